@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# ./build.sh help
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+    cat << 'EOT'
+usage: ./build.sh <command> [-- arguments]
+
+  run          set up, build, and train the sample language model (arguments go to it: ./build.sh run -- --help)
+  test         set up, build, and run the native and the managed tests (arguments go to dotnet test)
+  build        set up and build the native library and the solution
+  gpu-package  pack tests and benchmark for a GPU machine that has Python's PyTorch and no .NET
+  clean        delete what was built
+
+CUDA kernels are built when nvcc is found; scripts/install-cuda-compiler.sh installs one on Debian.
+TorchBackend=cpu|cuda-linux|cuda-windows|external in the environment chooses the libtorch package (default cpu).
+EOT
+}
+
+native() {
+    if [[ ! -e build/release/CMakeCache.txt ]] && command -v ninja > /dev/null; then export CMAKE_GENERATOR=Ninja; fi
+    cmake --preset release
+    cmake --build --preset release -j "$(nproc)"
+}
+
+# Both suites run, whatever the first one says.
+tests() {
+    local status=0
+    ctest --preset release -j "$(nproc)" || status=1
+    target managed-test || status=1
+    return $status
+}
+
+target() { cmake --build --preset release --target "$1"; }
+
+command=${1:-help}
+[[ $# == 0 ]] || shift
+[[ ${1:-} != -- ]] || shift
+export LATTN_ARGS
+LATTN_ARGS=$(IFS=$'\x1f'; printf '%s' "$*")
+export DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
+
+case $command in
+    run) scripts/prerequisites.sh && native && target run-sample ;;
+    test) scripts/prerequisites.sh --tests && native && tests ;;
+    build) scripts/prerequisites.sh && native && target managed ;;
+    gpu-package) scripts/prerequisites.sh && native && target gpu-package ;;
+    clean) rm -rf build artifacts ;;
+    help | --help | -h) usage ;;
+    *) usage >&2; exit 2 ;;
+esac

@@ -1,0 +1,34 @@
+# The native tests, all of them run by ctest.
+
+find_package(GTest)
+file(GLOB test_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/native/tests/*.cpp)
+if(GTest_FOUND AND test_sources)
+    add_executable(lattn_tests ${test_sources})
+    target_include_directories(lattn_tests PRIVATE ${PROJECT_SOURCE_DIR}/native/src ${PROJECT_SOURCE_DIR}/native/tests)
+    target_link_libraries(lattn_tests PRIVATE lightning_attn GTest::gtest)
+    lattn_compile_options(lattn_tests)
+    include(GoogleTest)
+    gtest_discover_tests(lattn_tests DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+elseif(test_sources)
+    message(WARNING "GoogleTest was not found: the native tests are left out. Debian, Ubuntu: apt-get install "
+        "libgtest-dev; vcpkg: vcpkg install gtest")
+endif()
+
+# What the library needs of the machine and what it shows to it.
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT LATTN_SANITIZE)
+    add_test(NAME library.symbols
+        COMMAND ${CMAKE_COMMAND} -DLIBRARY=$<TARGET_FILE:lightning_attn> -DOBJDUMP=${CMAKE_OBJDUMP}
+            -DHEADER=${PROJECT_SOURCE_DIR}/native/include/lightning_attn.h -DMAX_GLIBC=2.34
+            -P ${PROJECT_SOURCE_DIR}/cmake/CheckSymbols.cmake)
+endif()
+
+if(LATTN_CUDA_FOUND)
+    add_executable(lattn_kernels ${PROJECT_SOURCE_DIR}/native/tools/lattn_kernels.cpp)
+    target_link_libraries(lattn_kernels PRIVATE lightning_attn)
+    lattn_compile_options(lattn_kernels)
+    if(UNIX)
+        add_test(NAME library.fatbins
+            COMMAND ${PROJECT_SOURCE_DIR}/scripts/check-fatbins.sh $<TARGET_FILE:lattn_kernels>
+                ${PROJECT_BINARY_DIR}/cuda ${LATTN_CUDA_BIN})
+    endif()
+endif()

@@ -1,0 +1,25 @@
+# LATTN_RID: .NET's name of the platform that is built for. LATTN_CPU_ISAS: the instruction sets worth kernels there.
+
+string(TOLOWER "${CMAKE_SYSTEM_PROCESSOR}" processor)
+if(processor MATCHES "^(x86_64|amd64)$")
+    set(architecture x64)
+    set(LATTN_CPU_ISAS baseline avx2 avx512)
+elseif(processor MATCHES "^(aarch64|arm64)$")
+    set(architecture arm64)
+    set(LATTN_CPU_ISAS baseline)
+else()
+    message(FATAL_ERROR "lightning_attn is not built for '${CMAKE_SYSTEM_PROCESSOR}': x86-64 and arm64 are")
+endif()
+
+if(WIN32)
+    set(LATTN_RID win-${architecture})
+elseif(APPLE)
+    set(LATTN_RID osx-${architecture})
+else()
+    set(LATTN_RID linux-${architecture})
+endif()
+
+get_property(multi_config GLOBAL PROPERTY GENERATOR_IS_MULTI_CONFIG)
+if(NOT multi_config AND NOT CMAKE_BUILD_TYPE)
+    set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()

@@ -1,0 +1,356 @@
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LightningAttn.Interop;
+
+/// <summary>What a call of the operator takes besides tensors.</summary>
+/// <param name="BlockSize">Tokens per returned state.</param>
+/// <param name="Scale">Factor of the output.</param>
+/// <param name="BlockStates">Whether the states before every block are returned, or the final one alone.</param>
+internal sealed record AttentionOptions(long BlockSize, double Scale, bool BlockStates)
+{
+    internal long StateCount(long tokens) => BlockStates ? ((tokens + BlockSize - 1) / BlockSize) + 1 : 1;
+}
+
+/// <summary>The inputs of the operator whose gradients are wanted.</summary>
+[Flags]
+internal enum Inputs
+{
+    None = 0,
+    Q = 1,
+    K = 2,
+    V = 4,
+    Rates = 8,
+    History = 16,
+}
+
+/// <summary>Gradients of the operator's inputs; null where not wanted.</summary>
+internal readonly record struct Gradients(Tensor? Q, Tensor? K, Tensor? V, Tensor? Rates, Tensor? History);
+
+/// <summary>
+/// The native calls on tensors. Arguments are checked by the public functions; <c>rates</c> is [Hv], contiguous, of the
+/// state type. Every method is to be called inside a dispose scope, which roots the temporaries during the call and
+/// frees them after it, and with gradient recording off.
+/// </summary>
+internal static unsafe class Kernels
+{
+    /// <summary>torch's CPU allocator aligns to less than the ABI asks of a workspace.</summary>
+    private const long WorkspaceAlignment = 256;
+
+    /// <summary>The type of states, rates and arithmetic for tensors of <paramref name="dtype"/>.</summary>
+    internal static ScalarType StateType(ScalarType dtype) =>
+        dtype == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
+
+    /// <summary>Output [B, Hv, N, E] and states [B, Hv, state count, D, E].</summary>
+    internal static (Tensor Output, Tensor States) Forward(
+        Tensor q, Tensor k, Tensor v, Tensor rates, Tensor? history, AttentionOptions options)
+    {
+        Problem problem = DescribeProblem(q, v, options);
+        ScalarType stateType = StateType(v.dtype);
+        Tensor output = Empty([problem.Batch, problem.HeadsV, problem.Tokens, problem.HeadDimV], v.dtype, v);
+        Tensor states = Empty(
+            [problem.Batch, problem.HeadsV, problem.StateCount, problem.HeadDimQk, problem.HeadDimV], stateType, v);
+        if (problem.Batch == 0)
+        {
+            return (output, states);
+        }
+
+        if (problem.Tokens == 0)
+        {
+            if (history is null)
+            {
+                states.zero_();
+            }
+            else
+            {
+                states.copy_(history.unsqueeze(2));
+            }
+
+            return (output, states);
+        }
+
+        q = WithUnitStride(q);
+        k = WithUnitStride(k);
+        v = WithUnitStride(v);
+        var parameters = new ForwardParams
+        {
+            StructSize = (ulong)sizeof(ForwardParams),
+            Problem = problem,
+            Q = ViewOf(q),
+            K = ViewOf(k),
+            V = ViewOf(v),
+            DecayRate = TorchNative.Data(rates),
+            History = StateViewOf(history),
+            Output = ViewOf(output),
+            States = StatesViewOf(states),
+            Stream = TorchNative.CurrentStream(output),
+        };
+        NativeStatus.ThrowIfFailed(NativeMethods.lattn_forward_workspace_size(&parameters, &parameters.WorkspaceBytes));
+        Tensor? workspace = Workspace(parameters.WorkspaceBytes, output, out parameters.Workspace);
+        NativeStatus.ThrowIfFailed(NativeMethods.lattn_forward(&parameters));
+        GC.KeepAlive(q);
+        GC.KeepAlive(k);
+        GC.KeepAlive(v);
+        GC.KeepAlive(rates);
+        GC.KeepAlive(history);
+        GC.KeepAlive(output);
+        GC.KeepAlive(states);
+        GC.KeepAlive(workspace);
+        return (output, states);
+    }
+
+    /// <summary>
+    /// The wanted gradients, given those of the output [B, Hv, N, E] and of the states [B, Hv, state count, D, E];
+    /// a null gradient stands for zeros.
+    /// </summary>
+    internal static Gradients Backward(
+        Tensor q,
+        Tensor k,
+        Tensor v,
+        Tensor rates,
+        Tensor? history,
+        Tensor? gradOutput,
+        Tensor? gradStates,
+        Inputs wanted,
+        AttentionOptions options)
+    {
+        Problem problem = DescribeProblem(q, v, options);
+        ScalarType stateType = StateType(v.dtype);
+        long[] keySize = [problem.Batch, problem.HeadsQk, problem.Tokens, problem.HeadDimQk];
+        var gradients = new Gradients(
+            EmptyIf(Inputs.Q, keySize, v.dtype),
+            EmptyIf(Inputs.K, keySize, v.dtype),
+            EmptyIf(Inputs.V, [problem.Batch, problem.HeadsV, problem.Tokens, problem.HeadDimV], v.dtype),
+            EmptyIf(Inputs.Rates, [problem.HeadsV], stateType),
+            EmptyIf(
+                Inputs.History, [problem.Batch, problem.HeadsV, problem.HeadDimQk, problem.HeadDimV], stateType));
+        if (problem.Batch == 0 || problem.Tokens == 0)
+        {
+            // The output is empty, and the one state of a call without tokens is the history itself.
+            gradients.Rates?.zero_();
+            if (gradStates is null)
+            {
+                gradients.History?.zero_();
+            }
+            else
+            {
+                gradients.History?.copy_(gradStates.select(2, -1));
+            }
+
+            return gradients;
+        }
+
+        q = WithUnitStride(q);
+        k = WithUnitStride(k);
+        v = WithUnitStride(v);
+        gradOutput = gradOutput is null ? null : WithUnitStride(OfType(gradOutput, v.dtype));
+        gradStates = gradStates is null ? null : OfType(gradStates, stateType);
+        var parameters = new BackwardParams
+        {
+            StructSize = (ulong)sizeof(BackwardParams),
+            Problem = problem,
+            Q = ViewOf(q),
+            K = ViewOf(k),
+            V = ViewOf(v),
+            DecayRate = TorchNative.Data(rates),
+            History = StateViewOf(history),
+            GradOutput = ViewOf(gradOutput),
+            GradStates = StatesViewOf(gradStates),
+            GradQ = ViewOf(gradients.Q),
+            GradK = ViewOf(gradients.K),
+            GradV = ViewOf(gradients.V),
+            GradHistory = StateViewOf(gradients.History),
+            GradDecayRate = gradients.Rates is null ? 0 : TorchNative.Data(gradients.Rates),
+            Stream = TorchNative.CurrentStream(v),
+        };
+        NativeStatus.ThrowIfFailed(
+            NativeMethods.lattn_backward_workspace_size(&parameters, &parameters.WorkspaceBytes));
+        Tensor? workspace = Workspace(parameters.WorkspaceBytes, v, out parameters.Workspace);
+        NativeStatus.ThrowIfFailed(NativeMethods.lattn_backward(&parameters));
+        GC.KeepAlive(q);
+        GC.KeepAlive(k);
+        GC.KeepAlive(v);
+        GC.KeepAlive(rates);
+        GC.KeepAlive(history);
+        GC.KeepAlive(gradOutput);
+        GC.KeepAlive(gradStates);
+        GC.KeepAlive(gradients.Q);
+        GC.KeepAlive(gradients.K);
+        GC.KeepAlive(gradients.V);
+        GC.KeepAlive(gradients.Rates);
+        GC.KeepAlive(gradients.History);
+        GC.KeepAlive(workspace);
+        return gradients;
+
+        Tensor? EmptyIf(Inputs input, long[] size, ScalarType dtype) =>
+            wanted.HasFlag(input) ? Empty(size, dtype, v) : null;
+    }
+
+    /// <summary>
+    /// Output [B, Hv * E]; row b reads slot b of <paramref name="stateIn"/> and writes it to
+    /// <paramref name="stateOut"/>, or slot <c>slots[b]</c> where slots are given.
+    /// </summary>
+    internal static Tensor Decode(
+        Tensor q, Tensor k, Tensor v, Tensor rates, Tensor stateIn, Tensor stateOut, Tensor? slots)
+    {
+        long batch = v.size(0);
+        long heads = v.size(1);
+        long headDimV = v.size(3);
+        Tensor output = Empty([batch, heads * headDimV], v.dtype, v);
+        if (batch == 0)
+        {
+            return output;
+        }
+
+        q = WithUnitStride(q);
+        k = WithUnitStride(k);
+        v = WithUnitStride(v);
+        slots = slots is null || slots.is_contiguous() ? slots : slots.contiguous();
+        long slotCount = stateIn.size(0);
+        var parameters = new DecodeParams
+        {
+            StructSize = (ulong)sizeof(DecodeParams),
+            Batch = batch,
+            HeadsQk = q.size(1),
+            HeadsV = heads,
+            HeadDimQk = q.size(3),
+            HeadDimV = headDimV,
+            SlotCount = slotCount,
+            Scale = 1,
+            Dtype = (int)v.dtype,
+            StateDtype = (int)stateIn.dtype,
+            SlotDtype = slots is null ? 0 : (int)slots.dtype,
+            DeviceType = (int)output.device_type,
+            DeviceIndex = output.device_index,
+            Q = ViewOf(q),
+            K = ViewOf(k),
+            V = ViewOf(v),
+            Output = new View
+            {
+                Data = TorchNative.Data(output),
+                StrideB = heads * headDimV,
+                StrideH = headDimV,
+                StrideN = headDimV,
+            },
+            DecayRate = TorchNative.Data(rates),
+            StateIn = StateViewOf(stateIn),
+            StateOut = StateViewOf(stateOut),
+            Slots = slots is null ? 0 : TorchNative.Data(slots),
+            Stream = TorchNative.CurrentStream(output),
+        };
+        NativeStatus.ThrowIfFailed(NativeMethods.lattn_decode(&parameters));
+        GC.KeepAlive(q);
+        GC.KeepAlive(k);
+        GC.KeepAlive(v);
+        GC.KeepAlive(rates);
+        GC.KeepAlive(stateIn);
+        GC.KeepAlive(stateOut);
+        GC.KeepAlive(slots);
+        GC.KeepAlive(output);
+        return output;
+    }
+
+    /// <summary>An uninitialised contiguous tensor of the state's shape, type and device.</summary>
+    internal static Tensor NewState(Tensor state) =>
+        Empty([state.size(0), state.size(1), state.size(2), state.size(3)], state.dtype, state);
+
+    /// <summary>The kernel that such a call would run; throws what the call would throw if there is none.</summary>
+    internal static string Describe(
+        Operation operation,
+        ScalarType dtype,
+        ScalarType stateType,
+        DeviceType deviceType,
+        int deviceIndex,
+        long headDimQk,
+        long headDimV)
+    {
+        const int NameBytes = 256;
+        byte* name = stackalloc byte[NameBytes];
+        var query = new SupportQuery
+        {
+            StructSize = (ulong)sizeof(SupportQuery),
+            Operation = (int)operation,
+            Dtype = (int)dtype,
+            StateDtype = (int)stateType,
+            DeviceType = (int)deviceType,
+            DeviceIndex = deviceIndex,
+            HeadDimQk = headDimQk,
+            HeadDimV = headDimV,
+        };
+        NativeStatus.ThrowIfFailed(NativeMethods.lattn_describe(&query, name, NameBytes));
+        return System.Runtime.InteropServices.Marshal.PtrToStringUTF8((nint)name) ?? "";
+    }
+
+    /// <summary>The tensor itself where its last axis can be read as contiguous, else a contiguous copy.</summary>
+    private static Tensor WithUnitStride(Tensor tensor)
+    {
+        int last = (int)tensor.dim() - 1;
+        return tensor.stride(last) == 1 || tensor.size(last) == 1 ? tensor : tensor.contiguous();
+    }
+
+    private static Tensor OfType(Tensor tensor, ScalarType dtype) =>
+        tensor.dtype == dtype ? tensor : tensor.to(dtype);
+
+    private static Tensor Empty(long[] size, ScalarType dtype, Tensor like) =>
+        torch.empty(size, dtype: dtype, device: like.device);
+
+    private static Problem DescribeProblem(Tensor q, Tensor v, AttentionOptions options)
+    {
+        long tokens = q.size(2);
+        return new Problem
+        {
+            Batch = q.size(0),
+            HeadsQk = q.size(1),
+            HeadsV = v.size(1),
+            Tokens = tokens,
+            HeadDimQk = q.size(3),
+            HeadDimV = v.size(3),
+            BlockSize = options.BlockSize,
+            StateCount = options.StateCount(tokens),
+            Scale = options.Scale,
+            Dtype = (int)v.dtype,
+            DeviceType = (int)v.device_type,
+            DeviceIndex = v.device_index,
+        };
+    }
+
+    private static View ViewOf(Tensor? tensor) => tensor is null ? default : new View
+    {
+        Data = TorchNative.Data(tensor),
+        StrideB = tensor.stride(0),
+        StrideH = tensor.stride(1),
+        StrideN = tensor.stride(2),
+    };
+
+    private static StateView StateViewOf(Tensor? tensor) => tensor is null ? default : new StateView
+    {
+        Data = TorchNative.Data(tensor),
+        StrideB = tensor.stride(0),
+        StrideH = tensor.stride(1),
+        StrideD = tensor.stride(2),
+        StrideE = tensor.stride(3),
+    };
+
+    private static StatesView StatesViewOf(Tensor? tensor) => tensor is null ? default : new StatesView
+    {
+        Data = TorchNative.Data(tensor),
+        StrideB = tensor.stride(0),
+        StrideH = tensor.stride(1),
+        StrideBlock = tensor.stride(2),
+        StrideD = tensor.stride(3),
+        StrideE = tensor.stride(4),
+    };
+
+    private static Tensor? Workspace(ulong bytes, Tensor like, out nint address)
+    {
+        address = 0;
+        if (bytes == 0)
+        {
+            return null;
+        }
+
+        Tensor workspace = Empty([checked((long)bytes) + WorkspaceAlignment - 1], ScalarType.Byte, like);
+        address = (TorchNative.Data(workspace) + (nint)WorkspaceAlignment - 1) & ~((nint)WorkspaceAlignment - 1);
+        return workspace;
+    }
+}

@@ -1,0 +1,38 @@
+using System.Runtime.InteropServices;
+
+namespace LightningAttn.Interop;
+
+/// <summary>The exports of lightning_attn that the managed layer calls.</summary>
+internal static unsafe partial class NativeMethods
+{
+    internal const string Library = "lightning_attn";
+
+    static NativeMethods() => NativeLibraryLoader.Register();
+
+    [LibraryImport(Library)]
+    internal static partial nint lattn_build_info();
+
+    [LibraryImport(Library)]
+    internal static partial nint lattn_last_error();
+
+    [LibraryImport(Library)]
+    internal static partial int lattn_describe(SupportQuery* query, byte* buffer, ulong bufferBytes);
+
+    [LibraryImport(Library)]
+    internal static partial int lattn_forward_workspace_size(ForwardParams* parameters, ulong* bytes);
+
+    [LibraryImport(Library)]
+    internal static partial int lattn_backward_workspace_size(BackwardParams* parameters, ulong* bytes);
+
+    [LibraryImport(Library)]
+    internal static partial int lattn_forward(ForwardParams* parameters);
+
+    [LibraryImport(Library)]
+    internal static partial int lattn_backward(BackwardParams* parameters);
+
+    [LibraryImport(Library)]
+    internal static partial int lattn_decode(DecodeParams* parameters);
+
+    [LibraryImport(Library)]
+    internal static partial int lattn_synchronize(int deviceIndex);
+}

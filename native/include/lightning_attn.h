@@ -1,0 +1,243 @@
+/*
+ * lightning_attn: linear attention with per-head exponential decay (lightning attention), CPU and CUDA.
+ *
+ * The whole C ABI of the library. Plain C, no dependency on libtorch or cudart.
+ *
+ *   S_t = exp(-s) S_{t-1} + k_t (x) v_t        S_0 = history, zeros when absent
+ *   o_t = scale * S_t^T q_t                    s >= 0: decay rate of the head, nats per token
+ *
+ * Shape letters: B batch, Hk query/key heads, Hv value heads (Hk divides Hv), N tokens, D query/key head size,
+ * E value head size, NB = ceil(N / block_size) state blocks.
+ *
+ * Conventions
+ *  - Every function that can fail returns a lattn_status; lattn_last_error() then holds the message of this thread.
+ *  - Parameter structs start with struct_size, which the caller sets to sizeof(struct); unused fields are zero.
+ *  - Strides are in elements. The last axis of a lattn_view has unit stride; other strides may have any sign.
+ *  - "State type" is fp64 for fp64 tensors and fp32 for every other type. Rates and states are of the state type.
+ *  - The library never prints, exits, synchronises with a device or returns memory that the caller must free.
+ *  - device_type LATTN_CPU: pointers are host pointers, stream is ignored, the call has finished when it returns.
+ *    device_type LATTN_CUDA: pointers are device pointers of device_index, work is queued on stream (a CUstream;
+ *    NULL is the legacy default stream) and the call returns at once.
+ *  - Thread-safe: no call changes global state that another call can see.
+ */
+#ifndef LIGHTNING_ATTN_H
+#define LIGHTNING_ATTN_H
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#if defined(LATTN_BUILD)
+#define LATTN_API __declspec(dllexport)
+#else
+#define LATTN_API __declspec(dllimport)
+#endif
+#else
+#define LATTN_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Changes with every incompatible change of this header. */
+#define LATTN_ABI_VERSION 1u
+
+typedef int32_t lattn_status;
+enum {
+    LATTN_OK = 0,
+    LATTN_INVALID_ARGUMENT = 1, /* the caller's values are wrong; the message names them */
+    LATTN_NOT_SUPPORTED = 2,    /* valid, but this build or device lacks it; the message says what is needed */
+    LATTN_CUDA_ERROR = 3,       /* the CUDA driver reported an error */
+    LATTN_OUT_OF_MEMORY = 4,
+    LATTN_INTERNAL_ERROR = 5
+};
+
+/* Element types, numbered as torch.ScalarType. */
+typedef int32_t lattn_dtype;
+enum {
+    LATTN_INT32 = 3,
+    LATTN_INT64 = 4,
+    LATTN_FLOAT16 = 5,
+    LATTN_FLOAT32 = 6,
+    LATTN_FLOAT64 = 7,
+    LATTN_BFLOAT16 = 15
+};
+
+/* Device types, numbered as torch.DeviceType. */
+typedef int32_t lattn_device_type;
+enum { LATTN_CPU = 0, LATTN_CUDA = 1 };
+
+typedef int32_t lattn_operation;
+enum { LATTN_OP_FORWARD = 0, LATTN_OP_BACKWARD = 1, LATTN_OP_DECODE = 2 };
+
+/* A strided [B, H, N, X] tensor; X is contiguous. data may be NULL only where a field says so, or if it is empty. */
+typedef struct lattn_view {
+    void* data;
+    int64_t stride_b;
+    int64_t stride_h;
+    int64_t stride_n;
+} lattn_view;
+
+/* A strided [B, Hv, D, E] state of any strides. data NULL: absent. */
+typedef struct lattn_state_view {
+    void* data;
+    int64_t stride_b;
+    int64_t stride_h;
+    int64_t stride_d;
+    int64_t stride_e;
+} lattn_state_view;
+
+/* A strided [B, Hv, NB + 1, D, E] sequence of states (or [B, Hv, 1, D, E], see state_count). data NULL: absent. */
+typedef struct lattn_states_view {
+    void* data;
+    int64_t stride_b;
+    int64_t stride_h;
+    int64_t stride_block;
+    int64_t stride_d;
+    int64_t stride_e;
+} lattn_states_view;
+
+/* What forward and backward have in common: sizes, types, placement. */
+typedef struct lattn_problem {
+    int64_t batch;      /* B >= 0 */
+    int64_t heads_qk;   /* Hk >= 1 */
+    int64_t heads_v;    /* Hv >= 1, a multiple of Hk */
+    int64_t tokens;     /* N >= 0 */
+    int64_t head_dim_qk; /* D >= 1; CUDA: a multiple of 8 from 16 to 256 */
+    int64_t head_dim_v;  /* E >= 1; CUDA: a multiple of 8 from 16 to 256 */
+    int64_t block_size;  /* tokens per returned state block: a positive multiple of 64 */
+    /* Entries of the state sequence: NB + 1 (entry b is the state before block b, the last one is the final state)
+       or 1 (the final state alone). */
+    int64_t state_count;
+    double scale;
+    lattn_dtype dtype; /* of q, k, v, output and their gradients */
+    lattn_device_type device_type;
+    int32_t device_index; /* CUDA ordinal; ignored on the CPU */
+    int32_t reserved;     /* 0 */
+} lattn_problem;
+
+typedef struct lattn_forward_params {
+    uint64_t struct_size;
+    lattn_problem problem;
+    lattn_view q;                /* [B, Hk, N, D] */
+    lattn_view k;                /* [B, Hk, N, D] */
+    lattn_view v;                /* [B, Hv, N, E] */
+    const void* decay_rate;      /* [Hv], contiguous, state type, >= 0, nats per token */
+    lattn_state_view history;    /* [B, Hv, D, E], state type; data NULL: zeros */
+    lattn_view output;           /* [B, Hv, N, E], written */
+    lattn_states_view states;    /* [B, Hv, state_count, D, E], state type, written; data NULL: not wanted */
+    void* workspace;             /* of lattn_forward_workspace_size() bytes, 256-byte aligned; NULL when that is 0 */
+    uint64_t workspace_bytes;
+    void* stream;                /* CUstream */
+} lattn_forward_params;
+
+typedef struct lattn_backward_params {
+    uint64_t struct_size;
+    lattn_problem problem;
+    lattn_view q;                     /* [B, Hk, N, D] */
+    lattn_view k;                     /* [B, Hk, N, D] */
+    lattn_view v;                     /* [B, Hv, N, E] */
+    const void* decay_rate;           /* [Hv], contiguous, state type */
+    lattn_state_view history;         /* [B, Hv, D, E], state type; data NULL: zeros */
+    lattn_view grad_output;           /* [B, Hv, N, E]; data NULL: zeros */
+    lattn_states_view grad_states;    /* [B, Hv, state_count, D, E], state type; data NULL: zeros */
+    lattn_view grad_q;                /* [B, Hk, N, D], written (summed over a head's group); data NULL: not wanted */
+    lattn_view grad_k;                /* [B, Hk, N, D], written (summed over a head's group); data NULL: not wanted */
+    lattn_view grad_v;                /* [B, Hv, N, E], written; data NULL: not wanted */
+    lattn_state_view grad_history;    /* [B, Hv, D, E], state type, written; data NULL: not wanted */
+    void* grad_decay_rate;            /* [Hv], state type, written (summed over B); NULL: not wanted */
+    void* workspace;                  /* of lattn_backward_workspace_size() bytes, 256-byte aligned */
+    uint64_t workspace_bytes;
+    void* stream;
+} lattn_backward_params;
+
+/* One token per row: S <- exp(-s) S + k (x) v, o = S^T q; products accumulated in the state type, S rounded once.
+   Row b reads state_in[slot[b]] and writes state_out[slot[b]], slot[b] = b where slots is NULL. A row with slot -1
+   writes zeros to output and touches no state. Any other slot outside [0, slot_count) is LATTN_INVALID_ARGUMENT on
+   the CPU (nothing is written) and behaves like -1 on CUDA. state_in and state_out may be the same memory. */
+typedef struct lattn_decode_params {
+    uint64_t struct_size;
+    int64_t batch;       /* B >= 0 */
+    int64_t heads_qk;    /* Hk */
+    int64_t heads_v;     /* Hv, a multiple of Hk */
+    int64_t head_dim_qk; /* D */
+    int64_t head_dim_v;  /* E */
+    int64_t slot_count;  /* states in state_in and in state_out */
+    double scale;
+    lattn_dtype dtype;       /* of q, k, v, output */
+    lattn_dtype state_dtype; /* fp32, bf16 or fp16; fp64 exactly when dtype is fp64 */
+    lattn_dtype slot_dtype;  /* LATTN_INT32 or LATTN_INT64; ignored when slots is NULL */
+    lattn_device_type device_type;
+    int32_t device_index;
+    int32_t reserved; /* 0 */
+    lattn_view q;                /* [B, Hk, 1, D] */
+    lattn_view k;                /* [B, Hk, 1, D] */
+    lattn_view v;                /* [B, Hv, 1, E] */
+    lattn_view output;           /* [B, Hv, 1, E], written */
+    const void* decay_rate;      /* [Hv], contiguous; fp64 when dtype is fp64, else fp32 */
+    lattn_state_view state_in;   /* [slot_count, Hv, D, E]; stride_b is the stride between slots */
+    lattn_state_view state_out;  /* [slot_count, Hv, D, E] */
+    const void* slots;           /* [B] contiguous, or NULL */
+    void* stream;
+} lattn_decode_params;
+
+/* What lattn_describe tells about the kernel that a problem would run. */
+typedef struct lattn_support_query {
+    uint64_t struct_size;
+    lattn_operation operation;
+    lattn_dtype dtype;
+    lattn_dtype state_dtype; /* LATTN_OP_DECODE only */
+    lattn_device_type device_type;
+    int32_t device_index;
+    int32_t reserved; /* 0 */
+    int64_t head_dim_qk;
+    int64_t head_dim_v;
+} lattn_support_query;
+
+/* One row of the CUDA dispatch table. Pointers are to static strings. */
+typedef struct lattn_kernel_info {
+    uint64_t struct_size;
+    const char* name;            /* the extern "C" name in the fatbin */
+    const char* module;          /* the fatbin that holds it */
+    int32_t threads;             /* per block */
+    int32_t dynamic_smem_bytes;  /* per block */
+} lattn_kernel_info;
+
+/* LATTN_ABI_VERSION of the library. */
+LATTN_API uint32_t lattn_abi_version(void);
+
+/* sizeof of a struct of this header, by its name ("lattn_forward_params"); 0 for a name it does not know. */
+LATTN_API uint64_t lattn_struct_size(const char* struct_name);
+
+/* "version=0.1.0;compiler=...;cuda=12.4;architectures=80-real,...;cpu=avx512;openmp=..." ; cuda=none without CUDA. */
+LATTN_API const char* lattn_build_info(void);
+
+/* The message of the last failed call of this thread; "" if there was none. Valid until this thread's next call. */
+LATTN_API const char* lattn_last_error(void);
+
+/* LATTN_OK and the kernel's name in buffer (cut to buffer_bytes, always terminated), or why there is none. */
+LATTN_API lattn_status lattn_describe(const lattn_support_query* query, char* buffer, uint64_t buffer_bytes);
+
+/* The CUDA dispatch table: its rows (0 without CUDA), and row `index` of it. */
+LATTN_API int32_t lattn_kernel_count(void);
+LATTN_API lattn_status lattn_kernel(int32_t index, lattn_kernel_info* info);
+
+/* The embedded fatbin of this name (as in lattn_kernel_info.module), to be checked without a GPU. */
+LATTN_API lattn_status lattn_module_image(const char* module, const void** image, uint64_t* bytes);
+
+/* Device memory that the call needs, from the sizes and from which pointers are set (their targets are not read). */
+LATTN_API lattn_status lattn_forward_workspace_size(const lattn_forward_params* params, uint64_t* bytes);
+LATTN_API lattn_status lattn_backward_workspace_size(const lattn_backward_params* params, uint64_t* bytes);
+
+LATTN_API lattn_status lattn_forward(const lattn_forward_params* params);
+LATTN_API lattn_status lattn_backward(const lattn_backward_params* params);
+LATTN_API lattn_status lattn_decode(const lattn_decode_params* params);
+
+/* Waits for all work of a CUDA device and reports its asynchronous errors. For tests; no operator calls it. */
+LATTN_API lattn_status lattn_synchronize(int32_t device_index);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* LIGHTNING_ATTN_H */

@@ -1,0 +1,129 @@
+#include "common/problem.h"
+
+#include <cmath>
+
+#include "common/dtype.h"
+
+namespace lattn {
+namespace {
+
+Status check_struct_size(const char* name, uint64_t actual, uint64_t expected) {
+    if (actual == expected) return ok();
+    return error(LATTN_INVALID_ARGUMENT,
+                 "%s.struct_size = %llu, this library expects %llu: the caller was built against another header", name,
+                 static_cast<unsigned long long>(actual), static_cast<unsigned long long>(expected));
+}
+
+Status check_at_least(const char* name, int64_t value, int64_t minimum) {
+    if (value >= minimum) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "%s = %lld must be at least %lld", name, static_cast<long long>(value),
+                 static_cast<long long>(minimum));
+}
+
+Status check_heads(int64_t heads_qk, int64_t heads_v) {
+    LATTN_RETURN_IF_ERROR(check_at_least("heads_qk", heads_qk, 1));
+    LATTN_RETURN_IF_ERROR(check_at_least("heads_v", heads_v, 1));
+    if (heads_v % heads_qk == 0) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "heads_v = %lld must be a multiple of heads_qk = %lld",
+                 static_cast<long long>(heads_v), static_cast<long long>(heads_qk));
+}
+
+Status check_dtype(const char* name, lattn_dtype dtype) {
+    if (is_floating(dtype)) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "%s = %d (%s) must be float16, bfloat16, float32 or float64", name, dtype,
+                 dtype_name(dtype));
+}
+
+Status check_device(lattn_device_type device_type, int32_t device_index) {
+    if (device_type != LATTN_CPU && device_type != LATTN_CUDA)
+        return error(LATTN_INVALID_ARGUMENT, "device_type = %d must be 0 (CPU) or 1 (CUDA)", device_type);
+    if (device_type == LATTN_CUDA && device_index < 0)
+        return error(LATTN_INVALID_ARGUMENT, "device_index = %d must not be negative", device_index);
+    return ok();
+}
+
+Status check_scale(double scale) {
+    if (std::isfinite(scale)) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "scale = %g must be finite", scale);
+}
+
+Status check_pointer(const char* name, const void* data, int64_t elements) {
+    if (data != nullptr || elements == 0) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "%s.data is NULL, but the tensor has %lld elements", name,
+                 static_cast<long long>(elements));
+}
+
+// The inputs that forward and backward share.
+template <typename Params>
+Status check_inputs(const Params& params) {
+    const lattn_problem& p = params.problem;
+    LATTN_RETURN_IF_ERROR(check_problem(p));
+    LATTN_RETURN_IF_ERROR(check_pointer("q", params.q.data, p.batch * p.tokens));
+    LATTN_RETURN_IF_ERROR(check_pointer("k", params.k.data, p.batch * p.tokens));
+    LATTN_RETURN_IF_ERROR(check_pointer("v", params.v.data, p.batch * p.tokens));
+    return check_pointer("decay_rate", params.decay_rate, p.batch * p.tokens);
+}
+
+} // namespace
+
+Status check_problem(const lattn_problem& problem) {
+    LATTN_RETURN_IF_ERROR(check_at_least("batch", problem.batch, 0));
+    LATTN_RETURN_IF_ERROR(check_heads(problem.heads_qk, problem.heads_v));
+    LATTN_RETURN_IF_ERROR(check_at_least("tokens", problem.tokens, 0));
+    LATTN_RETURN_IF_ERROR(check_at_least("head_dim_qk", problem.head_dim_qk, 1));
+    LATTN_RETURN_IF_ERROR(check_at_least("head_dim_v", problem.head_dim_v, 1));
+    if (problem.block_size <= 0 || problem.block_size % 64 != 0)
+        return error(LATTN_INVALID_ARGUMENT, "block_size = %lld must be a positive multiple of 64",
+                     static_cast<long long>(problem.block_size));
+    const int64_t all_states = block_count(problem) + 1;
+    if (problem.state_count != 1 && problem.state_count != all_states)
+        return error(LATTN_INVALID_ARGUMENT,
+                     "state_count = %lld must be 1 (final state) or %lld (ceil(tokens / block_size) + 1)",
+                     static_cast<long long>(problem.state_count), static_cast<long long>(all_states));
+    LATTN_RETURN_IF_ERROR(check_scale(problem.scale));
+    LATTN_RETURN_IF_ERROR(check_dtype("dtype", problem.dtype));
+    return check_device(problem.device_type, problem.device_index);
+}
+
+Status check_forward(const lattn_forward_params& params) {
+    LATTN_RETURN_IF_ERROR(check_struct_size("lattn_forward_params", params.struct_size, sizeof(params)));
+    LATTN_RETURN_IF_ERROR(check_inputs(params));
+    return check_pointer("output", params.output.data, params.problem.batch * params.problem.tokens);
+}
+
+Status check_backward(const lattn_backward_params& params) {
+    LATTN_RETURN_IF_ERROR(check_struct_size("lattn_backward_params", params.struct_size, sizeof(params)));
+    return check_inputs(params);
+}
+
+Status check_decode(const lattn_decode_params& params) {
+    LATTN_RETURN_IF_ERROR(check_struct_size("lattn_decode_params", params.struct_size, sizeof(params)));
+    LATTN_RETURN_IF_ERROR(check_at_least("batch", params.batch, 0));
+    LATTN_RETURN_IF_ERROR(check_heads(params.heads_qk, params.heads_v));
+    LATTN_RETURN_IF_ERROR(check_at_least("head_dim_qk", params.head_dim_qk, 1));
+    LATTN_RETURN_IF_ERROR(check_at_least("head_dim_v", params.head_dim_v, 1));
+    LATTN_RETURN_IF_ERROR(check_at_least("slot_count", params.slot_count, 0));
+    LATTN_RETURN_IF_ERROR(check_scale(params.scale));
+    LATTN_RETURN_IF_ERROR(check_dtype("dtype", params.dtype));
+    LATTN_RETURN_IF_ERROR(check_dtype("state_dtype", params.state_dtype));
+    if ((params.dtype == LATTN_FLOAT64) != (params.state_dtype == LATTN_FLOAT64))
+        return error(LATTN_INVALID_ARGUMENT, "state_dtype = %s does not go with dtype = %s: float64 only with float64",
+                     dtype_name(params.state_dtype), dtype_name(params.dtype));
+    LATTN_RETURN_IF_ERROR(check_device(params.device_type, params.device_index));
+    if (params.slots != nullptr && params.slot_dtype != LATTN_INT32 && params.slot_dtype != LATTN_INT64)
+        return error(LATTN_INVALID_ARGUMENT, "slot_dtype = %d (%s) must be int32 or int64", params.slot_dtype,
+                     dtype_name(params.slot_dtype));
+    if (params.slots == nullptr && params.slot_count < params.batch)
+        return error(LATTN_INVALID_ARGUMENT, "slot_count = %lld is less than batch = %lld and slots is NULL",
+                     static_cast<long long>(params.slot_count), static_cast<long long>(params.batch));
+    LATTN_RETURN_IF_ERROR(check_pointer("q", params.q.data, params.batch));
+    LATTN_RETURN_IF_ERROR(check_pointer("k", params.k.data, params.batch));
+    LATTN_RETURN_IF_ERROR(check_pointer("v", params.v.data, params.batch));
+    LATTN_RETURN_IF_ERROR(check_pointer("output", params.output.data, params.batch));
+    LATTN_RETURN_IF_ERROR(check_pointer("decay_rate", params.decay_rate, params.batch));
+    const int64_t state_rows = params.batch > 0 ? params.slot_count : 0;
+    LATTN_RETURN_IF_ERROR(check_pointer("state_in", params.state_in.data, state_rows));
+    return check_pointer("state_out", params.state_out.data, state_rows);
+}
+
+} // namespace lattn

@@ -1,0 +1,26 @@
+#include "common/status.h"
+
+#include <cstdarg>
+#include <cstdio>
+
+namespace lattn {
+namespace {
+
+// A fixed buffer: reporting an error must not be able to fail.
+thread_local char message[1024];
+
+} // namespace
+
+Status error(lattn_status code, const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(message, sizeof(message), format, arguments);
+    va_end(arguments);
+    return {code};
+}
+
+const char* last_error() {
+    return message;
+}
+
+} // namespace lattn

@@ -1,0 +1,35 @@
+// Status of a call, and the message that lattn_last_error() returns.
+#pragma once
+
+#include <cstdint>
+
+#include "lightning_attn.h"
+
+#if defined(__GNUC__)
+#define LATTN_PRINTF_LIKE __attribute__((format(printf, 2, 3)))
+#else
+#define LATTN_PRINTF_LIKE
+#endif
+
+namespace lattn {
+
+struct [[nodiscard]] Status {
+    lattn_status code = LATTN_OK;
+    bool ok() const { return code == LATTN_OK; }
+};
+
+inline Status ok() {
+    return {};
+}
+
+// Stores the formatted message as this thread's last error and returns `code`.
+LATTN_PRINTF_LIKE Status error(lattn_status code, const char* format, ...);
+
+const char* last_error();
+
+} // namespace lattn
+
+#define LATTN_RETURN_IF_ERROR(expression)                                          \
+    do {                                                                           \
+        if (::lattn::Status status_ = (expression); !status_.ok()) return status_; \
+    } while (0)

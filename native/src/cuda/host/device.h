@@ -1,0 +1,40 @@
+// A CUDA device: its context, its loaded kernels, launches on it.
+#pragma once
+
+#include "cuda/host/driver.h"
+#include "cuda/host/kernels.h"
+
+namespace lattn::cuda {
+
+class Device {
+public:
+    // The device of this ordinal, checked for compute capability >= 8.0; lives as long as the process.
+    static Status get(int index, Device*& device);
+
+    // Queues a kernel of the dispatch table on `stream`; `params` is its only parameter. Nothing is launched for an
+    // empty grid.
+    template <typename Params>
+    Status launch(int kernel, int64_t blocks, CUstream stream, const Params& params) {
+        return launch_untyped(kernel, blocks, stream, const_cast<Params*>(&params));
+    }
+
+    // Queues a fill with zero bytes.
+    Status clear(void* data, uint64_t bytes, CUstream stream);
+
+    Status synchronize();
+
+private:
+    class CurrentContext;
+
+    Status initialize(const Driver& driver, int index);
+    Status launch_untyped(int kernel, int64_t blocks, CUstream stream, void* params);
+    Status get_function(int kernel, CUfunction& function);
+    Status check(CUresult result, const char* call, const char* what) const;
+
+    const Driver* driver_ = nullptr;
+    CUcontext context_ = nullptr;
+    struct Loaded;
+    Loaded* loaded_ = nullptr;
+};
+
+} // namespace lattn::cuda

@@ -1,0 +1,57 @@
+// What the CUDA backend tells about itself.
+#include <cstring>
+
+#include "cuda/cuda.h"
+#include "cuda/host/device.h"
+
+namespace lattn::cuda {
+
+Status describe(const lattn_support_query& query, const char*& name) {
+    LATTN_RETURN_IF_ERROR(check_head_dim("head_dim_qk", query.head_dim_qk));
+    LATTN_RETURN_IF_ERROR(check_head_dim("head_dim_v", query.head_dim_v));
+    int kernel = 0;
+    switch (query.operation) {
+        case LATTN_OP_FORWARD:
+            LATTN_RETURN_IF_ERROR(find_kernel(Operation::kScan, query.dtype, 0, query.head_dim_qk, kernel));
+            break;
+        case LATTN_OP_BACKWARD: // the scan for dq and dk
+            LATTN_RETURN_IF_ERROR(find_kernel(Operation::kScan, query.dtype, 0, query.head_dim_v, kernel));
+            break;
+        default:
+            LATTN_RETURN_IF_ERROR(find_kernel(Operation::kDecode, query.dtype, query.state_dtype, 0, kernel));
+    }
+    Device* device = nullptr;
+    LATTN_RETURN_IF_ERROR(Device::get(query.device_index, device));
+    name = kernel_at(kernel).name;
+    return ok();
+}
+
+Status synchronize(int device_index) {
+    Device* device = nullptr;
+    LATTN_RETURN_IF_ERROR(Device::get(device_index, device));
+    return device->synchronize();
+}
+
+int kernel_count() {
+    return kKernelCount;
+}
+
+void kernel_info(int index, lattn_kernel_info& info) {
+    const Kernel& kernel = kernel_at(index);
+    info.name = kernel.name;
+    info.module = module_at(kernel.module).name;
+    info.threads = kernel.threads;
+    info.dynamic_smem_bytes = kernel.shared_bytes;
+}
+
+Status module_image(const char* module, const void*& image, uint64_t& bytes) {
+    for (int index = 0; index < kModuleCount; ++index) {
+        if (std::strcmp(module_at(index).name, module) != 0) continue;
+        image = module_at(index).image;
+        bytes = *module_at(index).bytes;
+        return ok();
+    }
+    return error(LATTN_INVALID_ARGUMENT, "module = \"%s\" is not a CUDA module of this library", module);
+}
+
+} // namespace lattn::cuda

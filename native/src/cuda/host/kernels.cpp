@@ -1,0 +1,127 @@
+#include "cuda/host/kernels.h"
+
+#include "common/dtype.h"
+#include "cuda/decay_grad/decay_grad_config.h"
+#include "cuda/decode/decode_params.h"
+#include "cuda/group_sum/group_sum_params.h"
+#include "cuda/scan/scan_config.h"
+
+#define LATTN_DECLARE_FATBIN(stem)                    \
+    extern const unsigned char lattn_fatbin_##stem[]; \
+    extern const unsigned long long lattn_fatbin_##stem##_bytes;
+
+extern "C" {
+LATTN_DECLARE_FATBIN(scan_bf16)
+LATTN_DECLARE_FATBIN(scan_fp16)
+LATTN_DECLARE_FATBIN(scan_fp32)
+LATTN_DECLARE_FATBIN(decay_grad)
+LATTN_DECLARE_FATBIN(group_sum)
+LATTN_DECLARE_FATBIN(decode)
+}
+
+namespace lattn::cuda {
+namespace {
+
+enum ModuleIndex { kScanBf16, kScanFp16, kScanFp32, kDecayGradModule, kGroupSumModule, kDecodeModule };
+
+#define LATTN_MODULE(stem) \
+    { #stem, lattn_fatbin_##stem, &lattn_fatbin_##stem##_bytes }
+
+const Module modules[kModuleCount] = {LATTN_MODULE(scan_bf16),  LATTN_MODULE(scan_fp16), LATTN_MODULE(scan_fp32),
+                                      LATTN_MODULE(decay_grad), LATTN_MODULE(group_sum), LATTN_MODULE(decode)};
+
+// element_bytes, score_bytes: as the kernels' Operand<T> has them.
+template <int kElementBytes, int kScoreBytes, int kRowDim>
+constexpr Kernel scan(lattn_dtype dtype, const char* name, ModuleIndex module) {
+    using Config = ScanConfig<kElementBytes, kScoreBytes, kRowDim>;
+    return {
+        Operation::kScan, dtype, 0, kRowDim, name, module, Config::kThreads, static_cast<int>(Config::kSharedBytes)};
+}
+
+template <int kElementBytes>
+constexpr Kernel decay_grad(lattn_dtype dtype, const char* name) {
+    using Config = DecayGradConfig<kElementBytes>;
+    return {Operation::kDecayGrad,
+            dtype,
+            0,
+            0,
+            name,
+            kDecayGradModule,
+            Config::kThreads,
+            static_cast<int>(Config::kSharedBytes)};
+}
+
+constexpr Kernel group_sum(lattn_dtype dtype, const char* name) {
+    return {Operation::kGroupSum, dtype, 0, 0, name, kGroupSumModule, kGroupSumThreads, 0};
+}
+
+constexpr Kernel decode(lattn_dtype dtype, lattn_dtype state_dtype, const char* name) {
+    return {Operation::kDecode, dtype, state_dtype, 0, name, kDecodeModule, kDecodeThreads, 0};
+}
+
+constexpr Kernel kernels[] = {
+    scan<2, 2, 64>(LATTN_BFLOAT16, "lattn_scan_bf16_d64", kScanBf16),
+    scan<2, 2, 128>(LATTN_BFLOAT16, "lattn_scan_bf16_d128", kScanBf16),
+    scan<2, 2, 192>(LATTN_BFLOAT16, "lattn_scan_bf16_d192", kScanBf16),
+    scan<2, 2, 256>(LATTN_BFLOAT16, "lattn_scan_bf16_d256", kScanBf16),
+    scan<2, 4, 64>(LATTN_FLOAT16, "lattn_scan_fp16_d64", kScanFp16),
+    scan<2, 4, 128>(LATTN_FLOAT16, "lattn_scan_fp16_d128", kScanFp16),
+    scan<2, 4, 192>(LATTN_FLOAT16, "lattn_scan_fp16_d192", kScanFp16),
+    scan<2, 4, 256>(LATTN_FLOAT16, "lattn_scan_fp16_d256", kScanFp16),
+    scan<4, 4, 64>(LATTN_FLOAT32, "lattn_scan_fp32_d64", kScanFp32),
+    scan<4, 4, 128>(LATTN_FLOAT32, "lattn_scan_fp32_d128", kScanFp32),
+    scan<4, 4, 192>(LATTN_FLOAT32, "lattn_scan_fp32_d192", kScanFp32),
+    scan<4, 4, 256>(LATTN_FLOAT32, "lattn_scan_fp32_d256", kScanFp32),
+    decay_grad<2>(LATTN_BFLOAT16, "lattn_decay_grad_bf16"),
+    decay_grad<2>(LATTN_FLOAT16, "lattn_decay_grad_fp16"),
+    decay_grad<4>(LATTN_FLOAT32, "lattn_decay_grad_fp32"),
+    {Operation::kDecayGradReduce, 0, 0, 0, "lattn_decay_grad_reduce", kDecayGradModule, 32, 0},
+    group_sum(LATTN_BFLOAT16, "lattn_group_sum_bf16"),
+    group_sum(LATTN_FLOAT16, "lattn_group_sum_fp16"),
+    group_sum(LATTN_FLOAT32, "lattn_group_sum_fp32"),
+    decode(LATTN_BFLOAT16, LATTN_FLOAT32, "lattn_decode_bf16_state_fp32"),
+    decode(LATTN_BFLOAT16, LATTN_BFLOAT16, "lattn_decode_bf16_state_bf16"),
+    decode(LATTN_BFLOAT16, LATTN_FLOAT16, "lattn_decode_bf16_state_fp16"),
+    decode(LATTN_FLOAT16, LATTN_FLOAT32, "lattn_decode_fp16_state_fp32"),
+    decode(LATTN_FLOAT16, LATTN_BFLOAT16, "lattn_decode_fp16_state_bf16"),
+    decode(LATTN_FLOAT16, LATTN_FLOAT16, "lattn_decode_fp16_state_fp16"),
+    decode(LATTN_FLOAT32, LATTN_FLOAT32, "lattn_decode_fp32_state_fp32"),
+    decode(LATTN_FLOAT32, LATTN_BFLOAT16, "lattn_decode_fp32_state_bf16"),
+    decode(LATTN_FLOAT32, LATTN_FLOAT16, "lattn_decode_fp32_state_fp16"),
+};
+static_assert(sizeof(kernels) / sizeof(kernels[0]) == kKernelCount);
+
+} // namespace
+
+const Module& module_at(int index) {
+    return modules[index];
+}
+
+const Kernel& kernel_at(int index) {
+    return kernels[index];
+}
+
+Status find_kernel(Operation operation, lattn_dtype dtype, lattn_dtype state_dtype, int64_t row_dim, int& index) {
+    for (index = 0; index < kKernelCount; ++index) {
+        const Kernel& kernel = kernels[index];
+        if (kernel.operation == operation && (kernel.dtype == dtype || kernel.dtype == 0) &&
+            kernel.state_dtype == state_dtype && (kernel.row_dim == 0 || row_dim <= kernel.row_dim))
+            return ok();
+    }
+    if (state_dtype != 0)
+        return error(
+            LATTN_NOT_SUPPORTED,
+            "CUDA has no decode kernel for dtype = %s with state_dtype = %s; float16, bfloat16 and float32 are "
+            "supported for both",
+            dtype_name(dtype), dtype_name(state_dtype));
+    return error(LATTN_NOT_SUPPORTED, "dtype = %s is not supported on CUDA; float16, bfloat16 and float32 are",
+                 dtype_name(dtype));
+}
+
+Status check_head_dim(const char* name, int64_t value) {
+    if (value >= 16 && value <= kDecodeMaxDim && value % 8 == 0) return ok();
+    return error(LATTN_NOT_SUPPORTED, "%s = %lld is not supported on CUDA: it must be a multiple of 8 from 16 to %d",
+                 name, static_cast<long long>(value), kDecodeMaxDim);
+}
+
+} // namespace lattn::cuda

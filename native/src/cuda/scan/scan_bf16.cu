@@ -1,0 +1,6 @@
+#include "scan/scan_kernel.cuh"
+
+LATTN_SCAN_KERNEL(lattn_scan_bf16_d64, __nv_bfloat16, 64)
+LATTN_SCAN_KERNEL(lattn_scan_bf16_d128, __nv_bfloat16, 128)
+LATTN_SCAN_KERNEL(lattn_scan_bf16_d192, __nv_bfloat16, 192)
+LATTN_SCAN_KERNEL(lattn_scan_bf16_d256, __nv_bfloat16, 256)

@@ -1,0 +1,325 @@
+// lattn_decode on the CPU against the float64 recurrence of one token.
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "problem.h"
+
+namespace lattn::test {
+namespace {
+
+struct DecodeCase {
+    lattn_dtype dtype = LATTN_FLOAT32;
+    lattn_dtype state_dtype = LATTN_FLOAT32;
+    int64_t heads_qk = 2;
+    int64_t heads_v = 2;
+    int64_t d = 16;
+    int64_t e = 24;
+    int64_t slot_count = 6;
+    std::vector<int64_t> slots = {4, 0, 3};
+    Layout layout = Layout::kContiguous;
+    Layout state_layout = Layout::kContiguous;
+    double scale = 0.5;
+};
+
+std::ostream& operator<<(std::ostream& out, const DecodeCase& c) {
+    out << name_of(c.dtype) << " state " << name_of(c.state_dtype) << " Hk=" << c.heads_qk << " Hv=" << c.heads_v
+        << " D=" << c.d << " E=" << c.e << " layouts=" << static_cast<int>(c.layout) << static_cast<int>(c.state_layout)
+        << " slots=";
+    for (int64_t slot : c.slots) out << slot << ",";
+    return out;
+}
+
+class Decode {
+public:
+    explicit Decode(const DecodeCase& c)
+        : c_(c),
+          batch_(static_cast<int64_t>(c.slots.size())),
+          q(c.dtype, {batch_, c.heads_qk, 1, c.d}, c.layout),
+          k(c.dtype, {batch_, c.heads_qk, 1, c.d}, c.layout),
+          v(c.dtype, {batch_, c.heads_v, 1, c.e}, c.layout),
+          output(c.dtype, {batch_, c.heads_v, 1, c.e}, c.layout),
+          rate(state_dtype_of(c.dtype), {c.heads_v}),
+          state_in(c.state_dtype, {c.slot_count, c.heads_v, c.d, c.e}, c.state_layout, Tensor::Kind::kState),
+          state_out(c.state_dtype, {c.slot_count, c.heads_v, c.d, c.e}, c.state_layout, Tensor::Kind::kState) {
+        std::mt19937 random(5);
+        for (Tensor* input : {&q, &k, &v, &state_in}) input->assign(random_values(input->count(), random));
+        std::vector<double> rates;
+        for (int64_t head = 0; head < c.heads_v; ++head) rates.push_back(head % 2 == 0 ? 0.3 : 0.0);
+        rate.assign(rates);
+        output.poison();
+        state_out.poison();
+        slots32_.assign(c.slots.begin(), c.slots.end());
+    }
+
+    lattn_decode_params params(lattn_dtype slot_dtype = LATTN_INT64) {
+        lattn_decode_params p = {};
+        p.struct_size = sizeof(p);
+        p.batch = batch_;
+        p.heads_qk = c_.heads_qk;
+        p.heads_v = c_.heads_v;
+        p.head_dim_qk = c_.d;
+        p.head_dim_v = c_.e;
+        p.slot_count = c_.slot_count;
+        p.scale = c_.scale;
+        p.dtype = c_.dtype;
+        p.state_dtype = c_.state_dtype;
+        p.slot_dtype = slot_dtype;
+        p.device_type = LATTN_CPU;
+        p.q = q.view();
+        p.k = k.view();
+        p.v = v.view();
+        p.output = output.view();
+        p.decay_rate = rate.data();
+        p.state_in = state_in.state_view();
+        p.state_out = state_out.state_view();
+        p.slots = slot_dtype == LATTN_INT32 ? static_cast<const void*>(slots32_.data())
+                                            : static_cast<const void*>(c_.slots.data());
+        return p;
+    }
+
+    // `before` is the pool that was read, `after` the one that was written, `untouched` what it held where no slot is.
+    void expect(const std::vector<double>& before, const std::vector<double>& after,
+                const std::vector<double>& untouched) const {
+        const std::vector<double> queries = q.values(), keys = k.values(), values = v.values(), rates = rate.values();
+        const int64_t state_elements = c_.d * c_.e;
+        std::vector<double> expected_output, expected_states = untouched;
+        const auto at = [](int64_t i) { return static_cast<std::size_t>(i); };
+        for (int64_t row = 0; row < batch_; ++row) {
+            const int64_t slot = c_.slots[at(row)];
+            for (int64_t head = 0; head < c_.heads_v; ++head) {
+                const int64_t qk = (row * c_.heads_qk + head / (c_.heads_v / c_.heads_qk)) * c_.d;
+                const double g = std::exp(-rates[at(head)]);
+                std::vector<double> sums(at(c_.e), 0.0);
+                for (int64_t i = 0; slot >= 0 && i < state_elements; ++i) {
+                    const int64_t d = i / c_.e, e = i % c_.e;
+                    const int64_t index = (slot * c_.heads_v + head) * state_elements + i;
+                    const double state =
+                        g * before[at(index)] + keys[at(qk + d)] * values[at((row * c_.heads_v + head) * c_.e + e)];
+                    expected_states[at(index)] = state;
+                    sums[at(e)] += c_.scale * state * queries[at(qk + d)];
+                }
+                expected_output.insert(expected_output.end(), sums.begin(), sums.end());
+            }
+        }
+        EXPECT_TRUE(matches(output.values(), expected_output, c_.dtype, c_.e)) << "output: " << c_;
+        // NaN marks the untouched part of a poisoned pool.
+        std::vector<double> written, expected;
+        for (std::size_t i = 0; i < after.size(); ++i) {
+            EXPECT_EQ(std::isnan(expected_states[i]), std::isnan(after[i])) << "state element " << i << ": " << c_;
+            if (std::isnan(expected_states[i])) continue;
+            expected.push_back(expected_states[i]);
+            written.push_back(after[i]);
+        }
+        EXPECT_TRUE(matches(written, expected, c_.state_dtype, state_elements)) << "states: " << c_;
+    }
+
+    void expect_guards_intact() const {
+        for (const Tensor* tensor : {&q, &k, &v, &output, &rate, &state_in, &state_out})
+            EXPECT_TRUE(tensor->guards_intact()) << c_;
+    }
+
+private:
+    DecodeCase c_;
+    int64_t batch_;
+    std::vector<int32_t> slots32_;
+
+public:
+    Tensor q, k, v, output, rate, state_in, state_out;
+};
+
+void check_out_of_place(const DecodeCase& c, lattn_dtype slot_dtype = LATTN_INT64) {
+    Decode decode(c);
+    const lattn_decode_params params = decode.params(slot_dtype);
+    const std::vector<double> before = decode.state_in.values(), untouched = decode.state_out.values();
+    const std::vector<unsigned char> input = decode.state_in.storage();
+    ASSERT_EQ(LATTN_OK, lattn_decode(&params)) << lattn_last_error();
+    decode.expect(before, decode.state_out.values(), untouched);
+    decode.expect_guards_intact();
+    EXPECT_EQ(input, decode.state_in.storage()) << c;
+}
+
+void check_in_place(const DecodeCase& c) {
+    Decode decode(c);
+    lattn_decode_params params = decode.params();
+    params.state_out = params.state_in;
+    const std::vector<double> before = decode.state_in.values();
+    ASSERT_EQ(LATTN_OK, lattn_decode(&params)) << lattn_last_error();
+    decode.expect(before, decode.state_in.values(), before);
+    decode.expect_guards_intact();
+}
+
+struct Types {
+    lattn_dtype dtype;
+    lattn_dtype state_dtype;
+};
+
+class DecodeTypes : public ::testing::TestWithParam<Types> {
+protected:
+    DecodeCase with_types() const {
+        DecodeCase c;
+        c.dtype = GetParam().dtype;
+        c.state_dtype = GetParam().state_dtype;
+        return c;
+    }
+};
+
+TEST_P(DecodeTypes, EveryHeadSize) {
+    for (int64_t d : {1, 5, 17, 80, 128})
+        for (int64_t e : {1, 7, 64, 65, 200}) {
+            DecodeCase c = with_types();
+            c.d = d;
+            c.e = e;
+            check_out_of_place(c);
+            check_in_place(c);
+        }
+}
+
+TEST_P(DecodeTypes, EveryLayout) {
+    for (Layout layout : {Layout::kTokenMajor, Layout::kPadded, Layout::kReversed}) {
+        DecodeCase c = with_types();
+        c.layout = c.state_layout = layout;
+        check_out_of_place(c);
+        check_in_place(c);
+    }
+}
+
+TEST_P(DecodeTypes, GroupedHeads) {
+    DecodeCase c = with_types();
+    c.heads_qk = 2;
+    c.heads_v = 6;
+    check_in_place(c);
+}
+
+TEST_P(DecodeTypes, PaddingAndSlotTypes) {
+    for (lattn_dtype slot_dtype : {LATTN_INT32, LATTN_INT64}) {
+        DecodeCase c = with_types();
+        c.slots = {-1, 5, -1, 2, -1};
+        check_out_of_place(c, slot_dtype);
+        c.slots = {-1, -1};
+        check_out_of_place(c, slot_dtype);
+    }
+}
+
+TEST_P(DecodeTypes, SlotsAbsent) {
+    DecodeCase c = with_types();
+    c.slots = {0, 1, 2, 3};
+    Decode decode(c);
+    lattn_decode_params params = decode.params();
+    params.slots = nullptr;
+    params.slot_dtype = 0;
+    const std::vector<double> before = decode.state_in.values(), untouched = decode.state_out.values();
+    ASSERT_EQ(LATTN_OK, lattn_decode(&params)) << lattn_last_error();
+    decode.expect(before, decode.state_out.values(), untouched);
+}
+
+TEST_P(DecodeTypes, SlotOutOfRangeWritesNothing) {
+    for (int64_t bad : {int64_t{6}, int64_t{-2}, int64_t{1000}, std::numeric_limits<int64_t>::min()})
+        for (lattn_dtype slot_dtype : {LATTN_INT32, LATTN_INT64}) {
+            if (slot_dtype == LATTN_INT32 && bad < std::numeric_limits<int32_t>::min()) continue;
+            DecodeCase c = with_types();
+            c.slots = {4, 0, bad};
+            Decode decode(c);
+            const lattn_decode_params params = decode.params(slot_dtype);
+            const std::vector<unsigned char> output = decode.output.storage(), pool = decode.state_out.storage();
+            EXPECT_EQ(LATTN_INVALID_ARGUMENT, lattn_decode(&params));
+            EXPECT_NE(nullptr, std::strstr(lattn_last_error(), "slots[2]")) << lattn_last_error();
+            EXPECT_NE(nullptr, std::strstr(lattn_last_error(), std::to_string(bad).c_str())) << lattn_last_error();
+            EXPECT_NE(nullptr, std::strstr(lattn_last_error(), "slot_count = 6")) << lattn_last_error();
+            EXPECT_EQ(output, decode.output.storage());
+            EXPECT_EQ(pool, decode.state_out.storage());
+        }
+}
+
+TEST_P(DecodeTypes, EmptyBatch) {
+    DecodeCase c = with_types();
+    c.slots = {};
+    Decode decode(c);
+    lattn_decode_params params = decode.params();
+    params.q = params.k = params.v = params.output = {};
+    params.state_in = params.state_out = {};
+    params.decay_rate = nullptr;
+    EXPECT_EQ(LATTN_OK, lattn_decode(&params)) << lattn_last_error();
+}
+
+TEST_P(DecodeTypes, ManyRowsAreEachTheirOwn) {
+    DecodeCase c = with_types();
+    c.heads_qk = c.heads_v = 4;
+    c.d = c.e = 64;
+    c.slot_count = 40;
+    c.slots.clear();
+    for (int64_t row = 0; row < 32; ++row) c.slots.push_back(39 - row);
+    check_in_place(c);
+    Decode together(c);
+    const lattn_decode_params all = together.params();
+    ASSERT_EQ(LATTN_OK, lattn_decode(&all)) << lattn_last_error();
+    Decode alone(c);
+    for (int64_t row = 0; row < 32; ++row) {
+        lattn_decode_params one = alone.params();
+        const auto skip = [&](lattn_view& view) {
+            view.data = static_cast<char*>(view.data) + row * view.stride_b * static_cast<int64_t>(bytes_of(c.dtype));
+        };
+        skip(one.q);
+        skip(one.k);
+        skip(one.v);
+        skip(one.output);
+        one.batch = 1;
+        one.slots = static_cast<const int64_t*>(one.slots) + row;
+        ASSERT_EQ(LATTN_OK, lattn_decode(&one)) << lattn_last_error();
+    }
+    EXPECT_EQ(together.output.bytes(), alone.output.bytes());
+    EXPECT_EQ(together.state_out.bytes(), alone.state_out.bytes());
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, DecodeTypes,
+                         ::testing::Values(Types{LATTN_FLOAT32, LATTN_FLOAT32}, Types{LATTN_FLOAT32, LATTN_BFLOAT16},
+                                           Types{LATTN_FLOAT32, LATTN_FLOAT16}, Types{LATTN_BFLOAT16, LATTN_FLOAT32},
+                                           Types{LATTN_BFLOAT16, LATTN_BFLOAT16}, Types{LATTN_BFLOAT16, LATTN_FLOAT16},
+                                           Types{LATTN_FLOAT16, LATTN_FLOAT32}, Types{LATTN_FLOAT16, LATTN_BFLOAT16},
+                                           Types{LATTN_FLOAT16, LATTN_FLOAT16}, Types{LATTN_FLOAT64, LATTN_FLOAT64}),
+                         [](const auto& types) {
+                             return std::string(name_of(types.param.dtype)) + "_state_" +
+                                    name_of(types.param.state_dtype);
+                         });
+
+// Decoding token after token is the same as prefill.
+TEST(DecodeAfterPrefill, ContinuesTheSequence) {
+    constexpr int64_t prompt = 100, generated = 30, d = 16, e = 24;
+    Case c;
+    c.sizes = {1, 1, 1, prompt + generated, d, e, 64, false};
+    c.scale = 0.3;
+    Problem whole(c);
+    whole.run_forward();
+
+    Problem parts(c);
+    lattn_forward_params prefill = parts.forward_params();
+    prefill.problem.tokens = prompt;
+    ASSERT_EQ(LATTN_OK, lattn_forward(&prefill)) << lattn_last_error();
+    for (int64_t token = prompt; token < prompt + generated; ++token) {
+        lattn_decode_params step = {};
+        step.struct_size = sizeof(step);
+        step.batch = step.heads_qk = step.heads_v = step.slot_count = 1;
+        step.head_dim_qk = d;
+        step.head_dim_v = e;
+        step.scale = c.scale;
+        step.dtype = step.state_dtype = LATTN_FLOAT32;
+        const auto token_of = [&](Tensor& tensor) {
+            lattn_view view = tensor.view();
+            view.data = static_cast<float*>(view.data) + token * view.stride_n;
+            return view;
+        };
+        step.q = token_of(parts.q);
+        step.k = token_of(parts.k);
+        step.v = token_of(parts.v);
+        step.output = token_of(parts.output);
+        step.decay_rate = parts.rate.data();
+        step.state_in = {parts.states.data(), 0, 0, e, 1};
+        step.state_out = step.state_in;
+        ASSERT_EQ(LATTN_OK, lattn_decode(&step)) << lattn_last_error();
+    }
+    EXPECT_TRUE(matches(parts.output.values(), whole.output.values(), LATTN_FLOAT32, e));
+    EXPECT_TRUE(matches(parts.states.values(), whole.states.values(), LATTN_FLOAT32, d * e));
+}
+
+} // namespace
+} // namespace lattn::test

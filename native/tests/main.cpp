@@ -1,0 +1,7 @@
+#include "process.h"
+
+int main(int argc, char** argv) {
+    ::testing::InitGoogleTest(&argc, argv);
+    lattn::test::set_executable(argv[0]);
+    return RUN_ALL_TESTS();
+}

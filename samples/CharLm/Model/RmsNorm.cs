@@ -1,0 +1,29 @@
+using TorchSharp;
+using TorchSharp.Modules;
+using TorchSharp.Utils;
+using static TorchSharp.torch;
+
+namespace CharLm.Model;
+
+/// <summary>x / sqrt(mean(x^2) + eps) * weight over the last axis.</summary>
+internal sealed class RmsNorm : nn.Module<Tensor, Tensor>
+{
+    private const double Epsilon = 1e-5;
+
+    [ComponentName(Name = "weight")]
+    private readonly Parameter _weight;
+
+    public RmsNorm(long dim)
+        : base(nameof(RmsNorm))
+    {
+        _weight = new Parameter(ones(dim));
+        RegisterComponents();
+    }
+
+    public override Tensor forward(Tensor x)
+    {
+        using var scope = NewDisposeScope();
+        var scale = x.square().mean([-1], keepdim: true).add_(Epsilon).rsqrt_();
+        return (x * scale * _weight).MoveToOuterDisposeScope();
+    }
+}

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Runs the packed tests or the benchmark on a machine with an NVIDIA GPU and Python's PyTorch; no .NET is needed.
+#
+#   run-on-gpu.sh [test] [arguments of the test runner]     the GPU tests; all tests with: test --all
+#   run-on-gpu.sh benchmark [arguments of the benchmark]
+#   run-on-gpu.sh sanitize                                  a subset of the GPU tests under compute-sanitizer's memcheck
+#
+# The package is the folder this script lies in, or lightning-attn-gpu.tar.gz: in LATTN_GPU_PACKAGE, in the current
+# folder, beside this script, or in the repository's artifacts/gpu. LATTN_TORCH_LIB names the folder torch/lib of
+# PyTorch; without it python3 is asked.
+set -euo pipefail
+
+readonly tests=LightningAttn.TorchSharp.Tests
+readonly benchmark=LightningAttn.Benchmarks
+readonly package=lightning-attn-gpu
+
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# find_app: the folder of the programs, unpacked beside the archive when it is newer than what lies there.
+find_app() {
+    local here archive folder
+    here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+    if [[ -x $here/$tests ]]; then
+        printf '%s' "$here"
+        return
+    fi
+    for archive in "${LATTN_GPU_PACKAGE:-}" "$PWD/$package.tar.gz" "$here/$package.tar.gz" \
+        "$here/../artifacts/gpu/$package.tar.gz"; do
+        [[ -f $archive ]] && break
+    done
+    [[ -f $archive ]] || die "$package.tar.gz was not found; make it with ./build.sh gpu-package on a machine with the
+    .NET SDK, copy it here, or name it in LATTN_GPU_PACKAGE"
+    folder=$(cd "$(dirname "$archive")" && pwd)
+    if [[ ! -x $folder/$package/$tests || $archive -nt $folder/$package/.unpacked ]]; then
+        rm -rf "${folder:?}/$package"
+        tar -xzf "$archive" -C "$folder"
+        touch "$folder/$package/.unpacked"
+    fi
+    printf '%s' "$folder/$package"
+}
+
+find_torch_lib() {
+    local folder=${LATTN_TORCH_LIB:-}
+    if [[ -z $folder ]]; then
+        folder=$(python3 -c 'import os, torch; print(os.path.join(os.path.dirname(torch.__file__), "lib"))') ||
+            die "python3 has no torch; install PyTorch or name its folder torch/lib in LATTN_TORCH_LIB"
+    fi
+    [[ -e $folder/libtorch_cpu.so ]] || die "$folder has no libtorch_cpu.so"
+    printf '%s' "$folder"
+}
+
+app=$(find_app)
+LATTN_TORCH_LIB=$(find_torch_lib)
+# Not `export x=$(...)`: that would hide a failure of the right side.
+export LATTN_TORCH_LIB
+LD_LIBRARY_PATH=$LATTN_TORCH_LIB${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+# ldconfig lies in a folder that a user's PATH often leaves out.
+if ! PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -F 'libgomp.so.1 ' > /dev/null; then
+    LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$app/fallback
+fi
+export LD_LIBRARY_PATH
+
+# One test of each kind reaches every kernel; more would take hours under a sanitizer.
+readonly sanitized='TestCategory=Cuda&(Name~Lengths|Name~UnequalHeadDims|Name~OutputAndState)'
+
+# memcheck alone: racecheck ends in an internal error on a kernel of PyTorch that the tests' references use, also with a
+# filter that leaves all kernels out.
+sanitize() {
+    local sanitizer
+    sanitizer=$(command -v compute-sanitizer || printf '%s' "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
+    [[ -x $sanitizer ]] || die "compute-sanitizer of the CUDA toolkit was found neither in PATH nor as $sanitizer"
+    exec "$sanitizer" --tool memcheck --kernel-name kns=lattn_ --error-exitcode 9 "$app/$tests" --progress off \
+        --filter "$sanitized" "$@"
+}
+
+what=${1:-test}
+[[ $# == 0 ]] || shift
+case $what in
+    test)
+        export LATTN_REQUIRE_CUDA=${LATTN_REQUIRE_CUDA:-1}
+        if [[ ${1:-} == --all ]]; then
+            shift
+            exec "$app/$tests" --progress off "$@"
+        fi
+        exec "$app/$tests" --progress off --filter TestCategory=Cuda "$@"
+        ;;
+    sanitize)
+        export LATTN_REQUIRE_CUDA=1
+        sanitize "$@"
+        ;;
+    benchmark) exec "$app/$benchmark" "$@" ;;
+    *) die "'$what' is neither test nor benchmark nor sanitize" ;;
+esac

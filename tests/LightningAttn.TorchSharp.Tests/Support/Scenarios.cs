@@ -1,0 +1,199 @@
+using System.Runtime.InteropServices;
+using LightningAttn.Interop;
+
+namespace LightningAttn.Tests.Support;
+
+/// <summary>
+/// What the tests run in a process of its own: it could end the process, or needs one that has loaded nothing yet. A
+/// name may carry a device, <c>name:cuda</c>. Prints what the test reads, and throws what should not happen.
+/// </summary>
+internal static class Scenarios
+{
+    internal const int Failed = 3;
+
+    internal static int Run(string name)
+    {
+        string[] parts = name.Split(':');
+        try
+        {
+            Device Device() => new(parts[1] == "cuda" ? DeviceType.CUDA : DeviceType.CPU);
+            Action scenario = parts[0] switch
+            {
+                nameof(MissingLibrary) => MissingLibrary,
+                nameof(UseLibrary) => UseLibrary,
+                nameof(LoadTorchByPath) => LoadTorchByPath,
+                nameof(BackwardErrors) => () => BackwardErrors(Device()),
+                nameof(CollectDuringCalls) => () => CollectDuringCalls(Device()),
+                _ => throw new ArgumentException($"no scenario {name}", nameof(name)),
+            };
+            scenario();
+            return 0;
+        }
+        catch (Exception error)
+        {
+            Console.WriteLine(error);
+            return Failed;
+        }
+    }
+
+    /// <summary>The message when none of the places has the library.</summary>
+    internal static void MissingLibrary()
+    {
+        try
+        {
+            NativeLibraryLoader.Load(["/nowhere/a/lib.so", "/nowhere/b/lib.so"], static _ => null);
+            Console.WriteLine("found");
+        }
+        catch (DllNotFoundException error)
+        {
+            Console.WriteLine(error.Message);
+        }
+    }
+
+    /// <summary>The first use of the library, wherever the environment says it lies.</summary>
+    internal static void UseLibrary()
+    {
+        try
+        {
+            Console.WriteLine(Native.BuildInfo);
+        }
+        catch (Exception error) when (error is DllNotFoundException or LightningAttnException)
+        {
+            Console.WriteLine($"{error.GetType().Name}: {error.Message}");
+        }
+    }
+
+    /// <summary>Runs TorchSharp on a libtorch that was loaded by path.</summary>
+    internal static void LoadTorchByPath()
+    {
+        string folder = TorchRuntime.Load(
+            Environment.GetEnvironmentVariable("LATTN_TORCH_LIB") is { Length: > 0 } given
+                ? given
+                : AppContext.BaseDirectory);
+        string again = TorchRuntime.Load();
+        using Tensor ones = torch.ones(3);
+        using Tensor sum = ones.sum();
+        Console.WriteLine($"{folder == again} {sum.item<float>()}");
+    }
+
+    /// <summary>
+    /// Backward passes that fail inside the library: the caller gets an exception, the cause is kept, and the next
+    /// training step works.
+    /// </summary>
+    internal static void BackwardErrors(Device device)
+    {
+        foreach (bool valuesOnly in new[] { false, true })
+        {
+            using var scope = torch.NewDisposeScope();
+            var attention = new AttentionCase { N = 70 };
+            AttentionCase.Inputs inputs = attention.Create(device);
+            Tensor leaf = valuesOnly ? inputs.V : inputs.Q;
+            leaf.requires_grad_(true);
+            Tensor loss = attention.Call(inputs).Output.sum();
+
+            // Autograd refuses saved tensors that were changed since.
+            using (torch.no_grad())
+            {
+                inputs.K.add_(1);
+            }
+
+            ExpectFailure(loss, leaf);
+        }
+
+        using (torch.NewDisposeScope())
+        {
+            var decode = new DecodeCase();
+            DecodeCase.Inputs inputs = decode.Create(device);
+            Tensor state = decode.States(device, decode.B).requires_grad_(true);
+            Tensor loss = Functional.linear_decode_step(inputs.Q, inputs.K, inputs.V, state, inputs.Rates).output.sum();
+            inputs.V.add_(1);
+            ExpectFailure(loss, state);
+        }
+
+        using (torch.NewDisposeScope())
+        {
+            AttentionCase.Inputs leaves = new AttentionCase().Create(device).Leaves();
+            new AttentionCase().Call(leaves).Output.sum().backward();
+            Console.WriteLine(leaves.Q.grad is null ? "no gradient" : "works again");
+        }
+
+        static void ExpectFailure(Tensor loss, Tensor leaf)
+        {
+            try
+            {
+                loss.backward();
+                Console.WriteLine("nothing thrown");
+            }
+            catch (ExternalException error)
+            {
+                Console.WriteLine($"{error.Message}\ncause: {Native.LastBackwardError?.Message}");
+            }
+
+            if (leaf.grad is not null)
+            {
+                Console.WriteLine("a gradient in spite of the error");
+            }
+        }
+    }
+
+    /// <summary>Training and decoding without any dispose scope while another thread collects garbage all the
+    /// time.</summary>
+    internal static void CollectDuringCalls(Device device)
+    {
+        const int Steps = 150;
+        using var stop = new CancellationTokenSource();
+        var collector = new Thread(() =>
+        {
+            while (!stop.IsCancellationRequested)
+            {
+                GC.Collect();
+                GC.WaitForPendingFinalizers();
+            }
+        });
+        collector.Start();
+        try
+        {
+            var attention = new AttentionCase { N = 70, D = 16, E = 16 };
+            var decode = new DecodeCase { D = 16, E = 16 };
+            AttentionCase.Inputs inputs = attention.Create(device);
+            DecodeCase.Inputs token = decode.Create(device);
+            Tensor state = decode.States(device, decode.B);
+            Tensor slots = torch.tensor(new[] { 0L, 1, -1, 3 }).to(device);
+            Tensor gradOutput = Values.Normal(5, ScalarType.Float32, device, 2, 2, 70, 16);
+            Tensor gradToken = Values.Normal(6, ScalarType.Float32, device, 4, 32);
+            byte[]? first = null;
+            for (int step = 0; step < Steps; step++)
+            {
+                AttentionCase.Inputs leaves = inputs.Leaves();
+                (Tensor output, Tensor states) = attention.Call(leaves);
+                output.backward([gradOutput]);
+                Tensor query = token.Q.detach().requires_grad_(true);
+                Tensor decoded = Functional.linear_decode_forward(query, token.K, token.V, state, token.Rates, slots);
+                decoded.backward([gradToken]);
+                byte[] bits = Values.Bits(leaves.K.grad!);
+                first ??= bits;
+                if (!first.AsSpan().SequenceEqual(bits))
+                {
+                    Console.WriteLine($"step {step} differs");
+                }
+
+                GC.KeepAlive(states);
+                GC.KeepAlive(leaves);
+                GC.KeepAlive(query);
+                GC.KeepAlive(decoded);
+            }
+
+            GC.KeepAlive(inputs);
+            GC.KeepAlive(token);
+            GC.KeepAlive(slots);
+            GC.KeepAlive(gradOutput);
+            GC.KeepAlive(gradToken);
+            Console.WriteLine($"{Steps} steps");
+        }
+        finally
+        {
+            stop.Cancel();
+            collector.Join();
+        }
+    }
+}
