@@ -23,12 +23,15 @@ internal sealed class ProcessSafetyTests(DeviceType deviceType) : OperatorFixtur
         });
     }
 
+    /// <summary>Optimised code drops a reference after its last use, and tiered compilation gets there when it
+    /// likes.</summary>
     [Test]
-    public void GarbageCollectionDuringCalls()
+    public void GarbageCollectionDuringCalls([Values("0", "1")] string tieredCompilation)
     {
-        ChildProcess.Outcome outcome = ChildProcess.Run($"{nameof(Scenarios.CollectDuringCalls)}:{DeviceName}");
+        ChildProcess.Outcome outcome = ChildProcess.Run(
+            $"{nameof(Scenarios.CollectDuringCalls)}:{DeviceName}", ("DOTNET_TieredCompilation", tieredCompilation));
 
         Assert.That(outcome.ExitCode, Is.Zero, outcome.Output);
-        Assert.That(outcome.Output.Trim(), Is.EqualTo("150 steps"));
+        Assert.That(outcome.Output.Trim(), Is.EqualTo("100 steps"));
     }
 }

@@ -13,14 +13,18 @@ internal static class Values
         }
 
         using var scope = torch.NewDisposeScope();
-        return tensor.detach().cpu().to(ScalarType.Float64).contiguous().data<double>().ToArray();
+        double[] values = tensor.detach().cpu().to(ScalarType.Float64).contiguous().data<double>().ToArray();
+        GC.KeepAlive(tensor);
+        return values;
     }
 
     /// <summary>The elements' bits, for comparisons that allow no difference.</summary>
     internal static byte[] Bits(Tensor tensor)
     {
         using var scope = torch.NewDisposeScope();
-        return tensor.detach().cpu().contiguous().bytes.ToArray();
+        byte[] bytes = tensor.detach().cpu().contiguous().bytes.ToArray();
+        GC.KeepAlive(tensor);
+        return bytes;
     }
 
     /// <summary>Normal random values, the same for a seed on every machine and device.</summary>
