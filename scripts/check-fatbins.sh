@@ -2,7 +2,8 @@
 # Checks the CUDA kernels inside the library, without a GPU:
 #  - every kernel of the dispatch table is in its module, as machine code for each architecture of the build and as PTX;
 #  - no kernel spills registers or keeps a stack frame (local memory), beyond scripts/fatbin-allowances.txt;
-#  - shared memory and registers fit what a block of that architecture may have.
+#  - shared memory and registers fit what a block of that architecture may have;
+#  - the scans of *_sm90a modules multiply with wgmma (HGMMA), and no kernel has loads or stores of local memory.
 #
 #   scripts/check-fatbins.sh [<lattn_kernels> [<folder of *.ptxas.txt> [<bin folder of the CUDA toolkit>]]]
 set -euo pipefail
@@ -24,6 +25,7 @@ grep '^kernel ' "$work/table" > "$work/kernels" || { echo "error: the dispatch t
 # usage: "module arch kernel registers stack static_smem local" of the machine code; ptx: "module arch kernel".
 : > "$work/usage"
 : > "$work/ptx"
+: > "$work/sass" # "wgmma module kernel count", "local module kernel count"
 for module in $(awk '{ print $3 }' "$work/kernels" | sort -u); do
     "$cuda_bin/cuobjdump" -res-usage "$work/$module.fatbin" > "$work/dump" 2>&1
     awk -v module="$module" '
@@ -34,6 +36,14 @@ for module in $(awk '{ print $3 }' "$work/kernels" | sort -u); do
                  for (i = 1; i <= 4; i++) { match($0, keys[i] ":[0-9]+"); value = substr($0, RSTART, RLENGTH)
                                             sub(/.*:/, "", value); line = line " " value }
                  print line }' "$work/dump" >> "$work/usage"
+    "$cuda_bin/cuobjdump" -sass "$work/$module.fatbin" 2>&1 | awk -v module="$module" '
+        $1 == "Function" { name = $3 }
+        /HGMMA/ { wgmma[name]++ }
+        / (LDL|STL)[. ]/ { local_access[name]++ }
+        END {
+            for (name in wgmma) print "wgmma", module, name, wgmma[name]
+            for (name in local_access) print "local", module, name, local_access[name]
+        }' >> "$work/sass"
     "$cuda_bin/cuobjdump" -ptx "$work/$module.fatbin" > "$work/dump" 2>&1
     awk -v module="$module" '
         $1 == "arch" { arch = $3 }
@@ -65,7 +75,13 @@ awk -v architectures="$architectures" '
     FILENAME == ARGV[3] { ptx[$1, $2, $3] = 1 }
     FILENAME == ARGV[4] { reported[$1, $2] = 1; frame[$1, $2] = $3; spills[$1, $2] = $4 + $5 }
     FILENAME == ARGV[5] {
+        if ($1 == "wgmma") wgmma[$2, $3] = $4
+        if ($1 == "local") fail($3 ": " $4 " loads or stores of local memory")
+    }
+    FILENAME == ARGV[6] {
         kernel = $2; module = $3; threads = $4; dynamic = $5; kernels++
+        if (module ~ /_sm90a$/ && kernel ~ /_(scan|sums)_/ && !((module, kernel) in wgmma))
+            fail(kernel ": no wgmma instructions")
         list = module ~ /_sm90a$/ ? "90a-real" : architectures
         count = split(list, wanted, ",")
         for (i = 1; i <= count; i++) {
@@ -93,4 +109,4 @@ awk -v architectures="$architectures" '
     END {
         printf "%d kernels, %d of them as machine code (%s): %d failures\n", kernels, checked, architectures, failures
         exit failures > 0
-    }' "$allowances" "$work/usage" "$work/ptx" "$work/spills" "$work/kernels"
+    }' "$allowances" "$work/usage" "$work/ptx" "$work/spills" "$work/sass" "$work/kernels"

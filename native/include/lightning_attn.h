@@ -67,6 +67,14 @@ enum {
 typedef int32_t lattn_device_type;
 enum { LATTN_CPU = 0, LATTN_CUDA = 1 };
 
+/* Which of the CUDA kernels serves a forward call. They agree within rounding; the choice is for tests and benchmarks. */
+typedef int32_t lattn_cuda_path;
+enum {
+    LATTN_CUDA_PATH_AUTOMATIC = 0,
+    LATTN_CUDA_PATH_GENERAL = 1, /* mma.sync, compute capability 8.0 and higher */
+    LATTN_CUDA_PATH_HOPPER = 2   /* wgmma, compute capability 9.0; an error where it does not take the problem */
+};
+
 typedef int32_t lattn_operation;
 enum { LATTN_OP_FORWARD = 0, LATTN_OP_BACKWARD = 1, LATTN_OP_DECODE = 2 };
 
@@ -113,7 +121,7 @@ typedef struct lattn_problem {
     lattn_dtype dtype; /* of q, k, v, output and their gradients */
     lattn_device_type device_type;
     int32_t device_index; /* CUDA ordinal; ignored on the CPU */
-    int32_t reserved;     /* 0 */
+    lattn_cuda_path cuda_path; /* of the forward pass; ignored on the CPU and by the backward pass */
 } lattn_problem;
 
 typedef struct lattn_forward_params {
@@ -189,7 +197,7 @@ typedef struct lattn_support_query {
     lattn_dtype state_dtype; /* LATTN_OP_DECODE only */
     lattn_device_type device_type;
     int32_t device_index;
-    int32_t reserved; /* 0 */
+    lattn_cuda_path cuda_path; /* LATTN_OP_FORWARD only */
     int64_t head_dim_qk;
     int64_t head_dim_v;
 } lattn_support_query;

@@ -42,7 +42,9 @@ TEST(CudaTable, NamesAreUniqueAndEveryModuleHasAnImage) {
         ASSERT_EQ(LATTN_OK, lattn_kernel(index, &info));
         EXPECT_TRUE(names.insert(info.name).second) << info.name;
         EXPECT_GE(info.threads, 32);
-        EXPECT_LE(info.dynamic_smem_bytes, 99 * 1024) << info.name;
+        // Kernels for sm_90a alone may have what that GPU gives a block.
+        const bool hopper = contains(info.module, "_sm90a");
+        EXPECT_LE(info.dynamic_smem_bytes, (hopper ? 227 : 99) * 1024) << info.name;
         const void* image = nullptr;
         uint64_t bytes = 0;
         ASSERT_EQ(LATTN_OK, lattn_module_image(info.module, &image, &bytes)) << info.module;

@@ -37,6 +37,10 @@ internal static unsafe class Kernels
     /// <summary>torch's CPU allocator aligns to less than the ABI asks of a workspace.</summary>
     private const long WorkspaceAlignment = 256;
 
+    /// <summary>The path of this thread's forward calls, for tests and benchmarks.</summary>
+    [ThreadStatic]
+    internal static CudaPath CudaPath;
+
     /// <summary>The type of states, rates and arithmetic for tensors of <paramref name="dtype"/>.</summary>
     internal static ScalarType StateType(ScalarType dtype) =>
         dtype == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
@@ -274,6 +278,7 @@ internal static unsafe class Kernels
             StateDtype = (int)stateType,
             DeviceType = (int)deviceType,
             DeviceIndex = deviceIndex,
+            CudaPath = (int)CudaPath,
             HeadDimQk = headDimQk,
             HeadDimV = headDimV,
         };
@@ -311,6 +316,7 @@ internal static unsafe class Kernels
             Dtype = (int)v.dtype,
             DeviceType = (int)v.device_type,
             DeviceIndex = v.device_index,
+            CudaPath = (int)CudaPath,
         };
     }
 

@@ -54,7 +54,7 @@ internal struct Problem
     public int Dtype;
     public int DeviceType;
     public int DeviceIndex;
-    public int Reserved;
+    public int CudaPath;
 }
 
 /// <summary>lattn_forward_params.</summary>
@@ -137,7 +137,7 @@ internal struct SupportQuery
     public int StateDtype;
     public int DeviceType;
     public int DeviceIndex;
-    public int Reserved;
+    public int CudaPath;
     public long HeadDimQk;
     public long HeadDimV;
 }

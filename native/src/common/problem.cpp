@@ -82,6 +82,9 @@ Status check_problem(const lattn_problem& problem) {
                      static_cast<long long>(problem.state_count), static_cast<long long>(all_states));
     LATTN_RETURN_IF_ERROR(check_scale(problem.scale));
     LATTN_RETURN_IF_ERROR(check_dtype("dtype", problem.dtype));
+    if (problem.cuda_path < LATTN_CUDA_PATH_AUTOMATIC || problem.cuda_path > LATTN_CUDA_PATH_HOPPER)
+        return error(LATTN_INVALID_ARGUMENT, "cuda_path = %d must be 0 (automatic), 1 (general) or 2 (Hopper)",
+                     problem.cuda_path);
     return check_device(problem.device_type, problem.device_index);
 }
 

@@ -88,6 +88,8 @@ Status Device::initialize(const Driver& driver, int index) {
             "CUDA device %d (%s) has compute capability %d.%d; lightning_attn needs 8.0 or higher (Ampere or newer)",
             index, name, major, minor);
     }
+    compute_capability_ = 10 * major + minor;
+    LATTN_RETURN_IF_ERROR(read_attribute(driver, device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, multiprocessors_));
     // The primary context is the one that libtorch and the CUDA runtime use. It is never released: the process's other
     // users decide about its life.
     return check(driver.DevicePrimaryCtxRetain(&context_, device), "cuDevicePrimaryCtxRetain", "a device");

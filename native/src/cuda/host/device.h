@@ -18,6 +18,11 @@ public:
         return launch_untyped(kernel, blocks, stream, const_cast<Params*>(&params));
     }
 
+    // 10 * major + minor.
+    int compute_capability() const { return compute_capability_; }
+    int multiprocessors() const { return multiprocessors_; }
+    const Driver& driver() const { return *driver_; }
+
     // Queues a fill with zero bytes.
     Status clear(void* data, uint64_t bytes, CUstream stream);
 
@@ -33,6 +38,8 @@ private:
 
     const Driver* driver_ = nullptr;
     CUcontext context_ = nullptr;
+    int compute_capability_ = 0;
+    int multiprocessors_ = 0;
     struct Loaded;
     Loaded* loaded_ = nullptr;
 };

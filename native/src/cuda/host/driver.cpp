@@ -1,7 +1,5 @@
 #include "cuda/host/driver.h"
 
-#include <mutex>
-
 #if defined(_WIN32)
 #ifndef NOMINMAX
 #define NOMINMAX
@@ -73,6 +71,8 @@ struct Opened {
         bind(library, "cuFuncSetAttribute", driver.FuncSetAttribute);
         bind(library, "cuLaunchKernel", driver.LaunchKernel);
         bind(library, "cuMemsetD8Async", driver.MemsetD8Async);
+        driver.TensorMapEncodeTiled =
+            reinterpret_cast<decltype(driver.TensorMapEncodeTiled)>(find_symbol(library, "cuTensorMapEncodeTiled"));
         if (problem != Problem::kNone) return;
         result = driver.Init(0);
         if (result != CUDA_SUCCESS) problem = Problem::kInitFailed;

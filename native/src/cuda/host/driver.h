@@ -24,6 +24,7 @@ struct Driver {
     decltype(&cuFuncSetAttribute) FuncSetAttribute;
     decltype(&cuLaunchKernel) LaunchKernel;
     decltype(&cuMemsetD8Async) MemsetD8Async;
+    decltype(&cuTensorMapEncodeTiled) TensorMapEncodeTiled; // NULL before driver 525
 };
 
 // The driver, opened and initialised on the first call; the reason when there is none.

@@ -3,6 +3,7 @@
 
 #include "cuda/cuda.h"
 #include "cuda/host/device.h"
+#include "cuda/segmented_scan/segmented_scan_launch.h"
 
 namespace lattn::cuda {
 
@@ -22,6 +23,8 @@ Status describe(const lattn_support_query& query, const char*& name) {
     }
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(query.device_index, device));
+    if (query.operation == LATTN_OP_FORWARD && query.cuda_path == LATTN_CUDA_PATH_HOPPER)
+        LATTN_RETURN_IF_ERROR(find_segmented_scan(*device, query.dtype, query.head_dim_qk, kernel));
     name = kernel_at(kernel).name;
     return ok();
 }

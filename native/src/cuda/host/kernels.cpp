@@ -5,6 +5,7 @@
 #include "cuda/decode/decode_params.h"
 #include "cuda/group_sum/group_sum_params.h"
 #include "cuda/scan/scan_config.h"
+#include "cuda/segmented_scan/segmented_scan_config.h"
 
 #define LATTN_DECLARE_FATBIN(stem)                    \
     extern const unsigned char lattn_fatbin_##stem[]; \
@@ -14,6 +15,7 @@ extern "C" {
 LATTN_DECLARE_FATBIN(scan_bf16)
 LATTN_DECLARE_FATBIN(scan_fp16)
 LATTN_DECLARE_FATBIN(scan_fp32)
+LATTN_DECLARE_FATBIN(segmented_scan_bf16_sm90a)
 LATTN_DECLARE_FATBIN(decay_grad)
 LATTN_DECLARE_FATBIN(group_sum)
 LATTN_DECLARE_FATBIN(decode)
@@ -22,13 +24,22 @@ LATTN_DECLARE_FATBIN(decode)
 namespace lattn::cuda {
 namespace {
 
-enum ModuleIndex { kScanBf16, kScanFp16, kScanFp32, kDecayGradModule, kGroupSumModule, kDecodeModule };
+enum ModuleIndex {
+    kScanBf16,
+    kScanFp16,
+    kScanFp32,
+    kSegmentedScanBf16,
+    kDecayGradModule,
+    kGroupSumModule,
+    kDecodeModule
+};
 
 #define LATTN_MODULE(stem) \
     { #stem, lattn_fatbin_##stem, &lattn_fatbin_##stem##_bytes }
 
-const Module modules[kModuleCount] = {LATTN_MODULE(scan_bf16),  LATTN_MODULE(scan_fp16), LATTN_MODULE(scan_fp32),
-                                      LATTN_MODULE(decay_grad), LATTN_MODULE(group_sum), LATTN_MODULE(decode)};
+const Module modules[kModuleCount] = {
+    LATTN_MODULE(scan_bf16),  LATTN_MODULE(scan_fp16), LATTN_MODULE(scan_fp32), LATTN_MODULE(segmented_scan_bf16_sm90a),
+    LATTN_MODULE(decay_grad), LATTN_MODULE(group_sum), LATTN_MODULE(decode)};
 
 // element_bytes, score_bytes: as the kernels' Operand<T> has them.
 template <int kElementBytes, int kScoreBytes, int kRowDim>
@@ -36,6 +47,38 @@ constexpr Kernel scan(lattn_dtype dtype, const char* name, ModuleIndex module) {
     using Config = ScanConfig<kElementBytes, kScoreBytes, kRowDim>;
     return {
         Operation::kScan, dtype, 0, kRowDim, name, module, Config::kThreads, static_cast<int>(Config::kSharedBytes)};
+}
+
+template <int kRowDim>
+constexpr Kernel segmented_scan(lattn_dtype dtype, const char* name, ModuleIndex module) {
+    using Config = SegmentedScanConfig<kRowDim>;
+    return {Operation::kSegmentedScan,
+            dtype,
+            0,
+            kRowDim,
+            name,
+            module,
+            Config::kScanThreads,
+            static_cast<int>(Config::kSharedBytes)};
+}
+
+template <int kRowDim>
+constexpr Kernel segment_sums(lattn_dtype dtype, const char* name, ModuleIndex module) {
+    using Config = SegmentedScanConfig<kRowDim>;
+    return {Operation::kSegmentSums,
+            dtype,
+            0,
+            kRowDim,
+            name,
+            module,
+            Config::kSumThreads,
+            static_cast<int>(Config::kSharedBytes)};
+}
+
+template <int kRowDim>
+constexpr Kernel combine_segments(lattn_dtype dtype, const char* name, ModuleIndex module) {
+    using Config = SegmentedScanConfig<kRowDim>;
+    return {Operation::kCombineSegments, dtype, 0, kRowDim, name, module, Config::kCombineThreads, 0};
 }
 
 template <int kElementBytes>
@@ -72,6 +115,12 @@ constexpr Kernel kernels[] = {
     scan<4, 4, 128>(LATTN_FLOAT32, "lattn_scan_fp32_d128", kScanFp32),
     scan<4, 4, 192>(LATTN_FLOAT32, "lattn_scan_fp32_d192", kScanFp32),
     scan<4, 4, 256>(LATTN_FLOAT32, "lattn_scan_fp32_d256", kScanFp32),
+    segmented_scan<64>(LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d64", kSegmentedScanBf16),
+    segmented_scan<128>(LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d128", kSegmentedScanBf16),
+    segment_sums<64>(LATTN_BFLOAT16, "lattn_segment_sums_bf16_d64", kSegmentedScanBf16),
+    segment_sums<128>(LATTN_BFLOAT16, "lattn_segment_sums_bf16_d128", kSegmentedScanBf16),
+    combine_segments<64>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d64", kSegmentedScanBf16),
+    combine_segments<128>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d128", kSegmentedScanBf16),
     decay_grad<2>(LATTN_BFLOAT16, "lattn_decay_grad_bf16"),
     decay_grad<2>(LATTN_FLOAT16, "lattn_decay_grad_fp16"),
     decay_grad<4>(LATTN_FLOAT32, "lattn_decay_grad_fp32"),

@@ -11,21 +11,30 @@ struct Module {
     const unsigned long long* bytes;
 };
 
-enum class Operation { kScan, kDecayGrad, kDecayGradReduce, kGroupSum, kDecode };
+enum class Operation {
+    kScan,
+    kSegmentedScan,
+    kSegmentSums,
+    kCombineSegments,
+    kDecayGrad,
+    kDecayGradReduce,
+    kGroupSum,
+    kDecode
+};
 
 struct Kernel {
     Operation operation;
     lattn_dtype dtype;       // of q, k, v; 0: any
     lattn_dtype state_dtype; // kDecode only, otherwise 0
-    int row_dim;             // kScan: largest row dimension; otherwise 0
+    int row_dim;             // of the scans: largest row dimension; otherwise 0
     const char* name;
     int module; // index into modules()
     int threads;
     int shared_bytes;
 };
 
-constexpr int kModuleCount = 6;
-constexpr int kKernelCount = 28;
+constexpr int kModuleCount = 7;
+constexpr int kKernelCount = 34;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);

@@ -1,0 +1,70 @@
+#include "cuda/host/tensor_map.h"
+
+#include <climits>
+#include <cstring>
+
+namespace lattn::cuda {
+namespace {
+
+constexpr int64_t kElementBytes = 2;
+constexpr int64_t kAlignment = 16;
+constexpr int64_t kStrideLimit = int64_t{1} << 40; // bytes
+constexpr uint32_t kBoxSide = 64;
+
+Status check_stride(const BoxedView& tensor, const char* axis, int64_t size, int64_t stride, bool may_repeat) {
+    if (size <= 1 || (may_repeat && stride == 0)) return ok();
+    const int64_t bytes = stride * kElementBytes;
+    if (bytes > 0 && bytes < kStrideLimit && bytes % kAlignment == 0) return ok();
+    return error(LATTN_NOT_SUPPORTED,
+                 "the Hopper kernel needs a stride of %s along %s that is positive and a multiple of %lld elements, "
+                 "not %lld",
+                 tensor.name, axis, static_cast<long long>(kAlignment / kElementBytes), static_cast<long long>(stride));
+}
+
+} // namespace
+
+Status check_boxed(const lattn_problem& problem, const BoxedView& tensor) {
+    if (reinterpret_cast<uintptr_t>(tensor.view.data) % static_cast<uintptr_t>(kAlignment) != 0)
+        return error(LATTN_NOT_SUPPORTED, "the Hopper kernel needs %s at an address that is a multiple of %lld bytes",
+                     tensor.name, static_cast<long long>(kAlignment));
+    if (problem.tokens > INT_MAX)
+        return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes at most %d tokens, not %lld", INT_MAX,
+                     static_cast<long long>(problem.tokens));
+    LATTN_RETURN_IF_ERROR(check_stride(tensor, "tokens", problem.tokens, tensor.view.stride_n, false));
+    LATTN_RETURN_IF_ERROR(check_stride(tensor, "heads", tensor.heads, tensor.view.stride_h, true));
+    return check_stride(tensor, "batch", problem.batch, tensor.view.stride_b, true);
+}
+
+Status encode_boxed(const Driver& driver, const lattn_problem& problem, const BoxedView& tensor, BoxedTensor& boxed) {
+    const auto repeats = [](int64_t size, int64_t stride) { return size <= 1 || stride == 0; };
+    boxed.heads_per_head = static_cast<int32_t>(problem.heads_v / tensor.heads);
+    boxed.repeats_heads = repeats(tensor.heads, tensor.view.stride_h);
+    boxed.repeats_batch = repeats(problem.batch, tensor.view.stride_b);
+
+    const int64_t row_bytes = ceil_div(tensor.columns * kElementBytes, kAlignment) * kAlignment;
+    const auto stride_bytes = [&](int64_t size, int64_t stride) {
+        return static_cast<cuuint64_t>(repeats(size, stride) ? row_bytes : stride * kElementBytes);
+    };
+    const auto size_of = [](int64_t size, bool repeated) { return static_cast<cuuint64_t>(repeated ? 1 : size); };
+    const cuuint64_t sizes[4] = {static_cast<cuuint64_t>(tensor.columns), static_cast<cuuint64_t>(problem.tokens),
+                                 size_of(tensor.heads, boxed.repeats_heads),
+                                 size_of(problem.batch, boxed.repeats_batch)};
+    const cuuint64_t strides[3] = {stride_bytes(problem.tokens, tensor.view.stride_n),
+                                   stride_bytes(tensor.heads, tensor.view.stride_h),
+                                   stride_bytes(problem.batch, tensor.view.stride_b)};
+    const cuuint32_t box[4] = {kBoxSide, kBoxSide, 1, 1};
+    const cuuint32_t steps[4] = {1, 1, 1, 1};
+
+    CUtensorMap map;
+    LATTN_RETURN_IF_ERROR(check_driver(
+        driver,
+        driver.TensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, tensor.view.data, sizes, strides, box,
+                                    steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+        "cuTensorMapEncodeTiled", tensor.name));
+    static_assert(sizeof(map) == sizeof(boxed.map));
+    std::memcpy(&boxed.map, &map, sizeof(map));
+    return ok();
+}
+
+} // namespace lattn::cuda

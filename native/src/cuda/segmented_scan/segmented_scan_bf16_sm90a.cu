@@ -1,0 +1,4 @@
+#include "segmented_scan/segmented_scan_kernel.cuh"
+
+LATTN_SEGMENTED_SCAN_KERNELS(bf16_d64, __nv_bfloat16, 64)
+LATTN_SEGMENTED_SCAN_KERNELS(bf16_d128, __nv_bfloat16, 128)

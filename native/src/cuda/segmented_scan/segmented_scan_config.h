@@ -1,0 +1,56 @@
+// Tile sizes of the segmented scan, shared by host and device code.
+#pragma once
+
+#include <cstddef>
+
+namespace lattn::cuda {
+
+// Tokens of a segment, counted from the call's first token. Sums are formed within segments and combined in order, so a
+// call that is split at a multiple of this gives the same bits as the whole.
+constexpr int kSegmentTokens = 2048;
+
+// Shared memory of one block on sm_90.
+constexpr std::size_t kHopperSharedBytes = 227 * 1024;
+
+template <int kRowDim>
+struct SegmentedScanConfig {
+    static constexpr int kChunk = 64;     // tokens
+    static constexpr int kValueCols = 64; // columns of c, out and X per CTA
+    static constexpr int kChunksPerSegment = kSegmentTokens / kChunk;
+
+    static constexpr int kStateThreads = 128;  // warps 0 to 3 carry the state
+    static constexpr int kOutputThreads = 128; // warps 4 to 7 compute the output
+    static constexpr int kLoadThreads = 128;   // warp 8 loads; a whole warpgroup gives its registers to the others
+    static constexpr int kScanThreads = kStateThreads + kOutputThreads + kLoadThreads;
+    static constexpr int kSumThreads = kStateThreads + 32; // the state warps and one that loads
+
+    // Per thread of each role; together at most the 504 that a launch of three warpgroups gets.
+    static constexpr int kStateRegisters = 240;
+    static constexpr int kOutputRegisters = 240;
+    static constexpr int kLoadRegisters = 24;
+    static constexpr int kCombineThreads = 128;
+
+    // Tiles of 64 rows by 64 elements of 16 bits, with the 128-byte swizzle.
+    static constexpr std::size_t kTileBytes = 64 * 128;
+    static constexpr int kRowTiles = kRowDim / 64;
+
+    static constexpr std::size_t kStageBytes = (2 * kRowTiles + 1) * kTileBytes; // a, b, c of a chunk
+    static constexpr std::size_t kStateBytes = kRowTiles * kTileBytes;           // X^T, rounded
+    static constexpr int kStateBuffers = 2;
+    static constexpr int kOutputBuffers = 2;
+    static constexpr std::size_t kFixedBytes = kStateBuffers * kStateBytes + kOutputBuffers * kTileBytes;
+    static constexpr std::size_t kTableBytes = 1024; // barriers and powers of g
+
+    static constexpr int kFittingStages =
+        static_cast<int>((kHopperSharedBytes - kFixedBytes - kTableBytes - 1024) / kStageBytes);
+    static constexpr int kStages = kFittingStages < 6 ? kFittingStages : 6;
+    // 1024 bytes more than the tiles need: the launch does not promise their alignment.
+    static constexpr std::size_t kSharedBytes = kStages * kStageBytes + kFixedBytes + kTableBytes + 1024;
+
+    // A state of one CTA as its registers hold it, kStateThreads x kRowDim / 2.
+    static constexpr int kStateFloats = kRowDim * kValueCols;
+
+    static_assert(kRowDim % 64 == 0 && kStages >= 2);
+};
+
+} // namespace lattn::cuda

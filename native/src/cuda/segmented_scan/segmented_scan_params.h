@@ -1,0 +1,50 @@
+// Parameters of the segmented scan, shared by host and device code.
+//
+// The scan of scan_params.h, forwards, with the sequence cut into segments of kSegmentTokens tokens. Within a segment U
+// is the state of its own tokens alone and S the state before it; the state is X = g^n S + U after n of its tokens, and
+//
+//   out_i = read_scale * g^(i+1) X^T a_i + pair_scale * sum_{j<=i} g^(i-j) (a_i . b_j) c_j
+//   U    <- g^m U + sum_j g^(m-1-j) b_j (x) c_j                                          chunk of m tokens, i, j in it
+//   S    <- g^L S + U, U <- 0                                                            after a segment of L tokens
+#pragma once
+
+#include <cstdint>
+
+#include "ptx/tensor_map.h"
+#include "scan/scan_params.h"
+
+namespace lattn::cuda {
+
+// A tensor [B, H, N, X] of 16-bit elements as tensor copies see it: axes X, N, H, B, boxes of 64 x 64 elements.
+struct BoxedTensor {
+    ptx::TensorMap map;
+    int32_t heads_per_head; // scan heads that share one head of this tensor
+    int32_t repeats_batch;  // every sequence reads the first one's: the batch axis has stride 0
+    int32_t repeats_heads;
+};
+
+struct SegmentedScanParams {
+    BoxedTensor a;           // [B, H, N, A]
+    BoxedTensor b;           // [B, H, N, A]
+    BoxedTensor c;           // [B, H, N, E]
+    BoxedTensor out;         // [B, H, N, E]
+    const float* decay_rate; // [H], nats per token
+    StateView initial;       // [B, H, A, E]
+    StateView final;         // [B, H, A, E]
+    StateView block_states;  // [B, H, blocks, A, E]: the state before each block is written here
+    // [B * H * value_slices, segments - 1] states as registers hold them: U of a segment from the pass over sums, S of
+    // the segment after it once they are combined. NULL: one CTA walks all segments of a sequence.
+    float* segments_state;
+    int64_t tokens;
+    int64_t block_size; // tokens, a multiple of the chunk
+    int32_t batch;
+    int32_t heads;
+    int32_t row_dim;      // A
+    int32_t value_dim;    // E
+    int32_t value_slices; // ceil(E / columns per CTA)
+    int32_t segments;     // ceil(tokens / kSegmentTokens)
+    float pair_scale;
+    float read_scale;
+};
+
+} // namespace lattn::cuda
