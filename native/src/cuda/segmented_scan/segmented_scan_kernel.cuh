@@ -92,6 +92,28 @@ struct SegmentedScan {
         __device__ int value_column() const { return slice * Config::kValueCols; }
     };
 
+    // Walks the blocks of states along with the chunks.
+    struct Blocks {
+        int64_t index;  // of the block that begins next
+        int64_t chunks; // of a block
+        int64_t until;  // chunks before it begins
+
+        __device__ Blocks(const SegmentedScanParams& p, int first_chunk) : chunks(p.block_size / kChunk) {
+            index = (first_chunk + chunks - 1) / chunks;
+            until = index * chunks - first_chunk;
+        }
+
+        __device__ bool begins_here() const { return until == 0; }
+
+        __device__ void advance() {
+            if (until == 0) {
+                ++index;
+                until = chunks;
+            }
+            --until;
+        }
+    };
+
     // Tokens of a chunk; only the last one of a sequence may have fewer than kChunk.
     __device__ static int tokens_of(const SegmentedScanParams& p, int chunk) {
         return static_cast<int>(min(int64_t{kChunk}, p.tokens - int64_t{chunk} * kChunk));
@@ -243,9 +265,13 @@ struct SegmentedScan {
         ptx::fence_async_shared();
     }
 
-    // (w c)^T in two parts, as operands a of the state update.
-    __device__ static void weigh_values(const char* c, const float* power, int tokens, OperandA (&high)[kTokenSteps],
-                                        OperandA (&low)[kTokenSteps]) {
+    // (w c)^T of a chunk in two parts, as operands a of the state update.
+    struct WeightedValues {
+        OperandA high[kTokenSteps];
+        OperandA low[kTokenSteps];
+    };
+
+    __device__ static void weigh_values(const char* c, const float* power, int tokens, WeightedValues& weighted) {
         const uint32_t base = ptx::shared_address(c);
         const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -265,23 +291,22 @@ struct SegmentedScan {
                     const float y = exact.y * next_weight;
                     const uint32_t rounded = ptx::pack_bf16(x, y);
                     const float2 kept = ptx::unpack_bf16(rounded);
-                    high[step][u * 2 + half] = rounded;
-                    low[step][u * 2 + half] = ptx::pack_bf16(x - kept.x, y - kept.y);
+                    weighted.high[step][u * 2 + half] = rounded;
+                    weighted.low[step][u * 2 + half] = ptx::pack_bf16(x - kept.x, y - kept.y);
                 }
             }
         }
     }
 
     // U^T += (w c)^T b, not waited for.
-    __device__ static void add_chunk(const char* b, const OperandA (&high)[kTokenSteps],
-                                     const OperandA (&low)[kTokenSteps], State& sum) {
+    __device__ static void add_chunk(const char* b, const WeightedValues& weighted, State& sum) {
         const uint32_t base = ptx::shared_address(b);
         ptx::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < kTokenSteps; ++step) {
             const uint64_t rows = ptx::wgmma_operand(base + step * 2048, kTileBytes);
-            ByColumn::multiply(sum, high[step], rows, true);
-            ByColumn::multiply(sum, low[step], rows, true);
+            ByColumn::multiply(sum, weighted.high[step], rows, true);
+            ByColumn::multiply(sum, weighted.low[step], rows, true);
         }
         ptx::wgmma_commit();
     }
@@ -295,8 +320,11 @@ struct SegmentedScan {
 
         Ring<kStages> ring;
         Ring<Config::kStateBuffers> state_ring;
-        for (int chunk = job.first_chunk; chunk < job.end_chunk; ++chunk, ring.advance(), state_ring.advance()) {
-            const int tokens = tokens_of(p, chunk);
+        Blocks blocks(p, job.first_chunk);
+        WeightedValues weighted;
+        ptx::mbarrier_wait(shared.full[0], 0);
+        weigh_values(shared.stage[0].c, shared.power, tokens_of(p, job.first_chunk), weighted);
+        for (int chunk = job.first_chunk; chunk < job.end_chunk; ++chunk, state_ring.advance()) {
             const int in_segment = chunk % Config::kChunksPerSegment * kChunk; // tokens before the chunk
             if (in_segment == 0 && chunk > job.first_chunk) {
                 const float decay = expf(-rate * static_cast<float>(kSegmentTokens));
@@ -308,26 +336,31 @@ struct SegmentedScan {
             }
             if (kWithOutput) {
                 const float decay = expf(-rate * static_cast<float>(in_segment));
-                const int64_t token = int64_t{chunk} * kChunk;
-                if (p.block_states.data != nullptr && token % p.block_size == 0)
-                    write_state(p, p.block_states, token / p.block_size, job, decay, before, sum);
+                if (p.block_states.data != nullptr && blocks.begins_here())
+                    write_state(p, p.block_states, blocks.index, job, decay, before, sum);
+                blocks.advance();
                 ptx::mbarrier_wait(shared.state_empty[state_ring.index], state_ring.parity ^ 1);
                 publish_state(shared.state[state_ring.index], decay, before, sum);
                 arrive_warp(shared.state_full[state_ring.index]);
             }
 
-            const Stage& stage = shared.stage[ring.index];
-            ptx::mbarrier_wait(shared.full[ring.index], ring.parity);
-            OperandA high[kTokenSteps];
-            OperandA low[kTokenSteps];
-            weigh_values(stage.c, shared.power, tokens, high, low);
-            const float decay = shared.power[tokens];
+            const float decay = shared.power[tokens_of(p, chunk)];
 #pragma unroll
             for (int i = 0; i < kStateValues; ++i) sum[i] *= decay;
-            add_chunk(stage.b, high, low, sum);
+            const int stage = ring.index;
+            add_chunk(shared.stage[stage].b, weighted, sum);
+
+            // The next chunk's values are weighed while the products run.
+            ring.advance();
+            WeightedValues next = weighted;
+            if (chunk + 1 < job.end_chunk) {
+                ptx::mbarrier_wait(shared.full[ring.index], ring.parity);
+                weigh_values(shared.stage[ring.index].c, shared.power, tokens_of(p, chunk + 1), next);
+            }
             ptx::wgmma_wait<0>();
             ptx::touch(sum);
-            arrive_warp(shared.empty[ring.index]);
+            arrive_warp(shared.empty[stage]);
+            weighted = next;
         }
 
         if (!kWithOutput) {
