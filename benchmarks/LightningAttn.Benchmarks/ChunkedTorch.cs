@@ -21,12 +21,12 @@ internal sealed class ChunkedTorch : IDisposable
     private readonly Tensor _keyDecay;    // [H, 1, C, 1]: g^(C-1-j)
     private readonly Tensor _chunkDecay;  // [H, 1, 1]:    g^C, fp32
 
-    public ChunkedTorch(Tensor decayRates, int chunk, ScalarType type)
+    public ChunkedTorch(int heads, int chunk, ScalarType type, Device device)
     {
         using var scope = NewDisposeScope();
         _chunk = chunk;
-        var rates = decayRates.view(-1, 1, 1, 1);
-        var i = arange(chunk, float32, decayRates.device);
+        var rates = Functional.build_slope_tensor(heads).to(device).view(-1, 1, 1, 1);
+        var i = arange(chunk, float32, device);
         var row = i.view(1, 1, chunk, 1);
         var distance = (row - i).clamp(min: 0);
         _mask = (-rates * distance).exp().tril().to(type).DetachFromDisposeScope();

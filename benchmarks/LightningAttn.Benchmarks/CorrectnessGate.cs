@@ -6,6 +6,22 @@ namespace LightningAttn.Benchmarks;
 /// <summary>Thrown when results are wrong: then no time is worth printing.</summary>
 internal sealed class GateException(string message) : Exception(message);
 
+/// <summary>Largest relative RMS errors of a head against the float64 recurrence; NaN if any is NaN.</summary>
+/// <param name="Output">Of the output.</param>
+/// <param name="State">Of the final state.</param>
+/// <param name="Gradients">Of dq, dk and dv; null where there are none.</param>
+internal readonly record struct Errors(double Output, double State, double? Gradients)
+{
+    public Errors Or(Errors other) =>
+        new(
+            Worse(Output, other.Output),
+            Worse(State, other.State),
+            Gradients is { } mine && other.Gradients is { } others ? Worse(mine, others) : null);
+
+    // Math.Max would do, but says less plainly that NaN must win.
+    public static double Worse(double a, double b) => double.IsNaN(a) || double.IsNaN(b) ? double.NaN : Math.Max(a, b);
+}
+
 /// <summary>
 /// Compares results with the float64 recurrence, on the slowest, a middle and the fastest decaying head of the first
 /// and the last sequence.
@@ -20,9 +36,6 @@ internal static class CorrectnessGate
             ScalarType.Float16 => 1e-3,
             _ => 8e-3,
         };
-
-    /// <summary>Results of one forward pass and, unless they are null, its gradients.</summary>
-    internal readonly record struct Results(Tensor Output, Tensor State, Tensor? GradQ, Tensor? GradK, Tensor? GradV);
 
     /// <summary>What the recurrence gives for the heads that are looked at.</summary>
     public static Truth TruthOf(SequenceInputs inputs, bool gradients)
@@ -44,54 +57,60 @@ internal static class CorrectnessGate
         return new Truth(heads, results);
     }
 
-    /// <summary>The largest relative RMS error over the heads and results; NaN if any is NaN.</summary>
-    public static double ErrorOf(Results results, Truth truth)
+    /// <param name="output">[B, H, N, E].</param>
+    /// <param name="state">The final one, [B, H, D, E].</param>
+    /// <param name="gradients">dq, dk and dv, or null.</param>
+    /// <param name="truth">Of the same inputs.</param>
+    public static Errors ErrorsOf(Tensor output, Tensor state, Tensor[]? gradients, Truth truth)
     {
-        var worst = 0.0;
-        for (var i = 0; i < truth.Heads.Length; i++)
+        var errors = new Errors(0, 0, gradients is null ? null : 0);
+        foreach (var (at, expected) in truth.Heads.Zip(truth.Results))
         {
-            var (at, expected) = (truth.Heads[i], truth.Results[i]);
-            worst = Worse(worst, RelativeRms(HeadOf(results.Output, at), expected.Output));
-            worst = Worse(worst, RelativeRms(HeadOf(results.State, at), expected.State));
-            if (results.GradQ is not null)
-            {
-                worst = Worse(worst, RelativeRms(HeadOf(results.GradQ, at), expected.GradQ));
-                worst = Worse(worst, RelativeRms(HeadOf(results.GradK!, at), expected.GradK));
-                worst = Worse(worst, RelativeRms(HeadOf(results.GradV!, at), expected.GradV));
-            }
+            errors = errors.Or(new(
+                RelativeRms(HeadOf(output, at), expected.Output),
+                RelativeRms(HeadOf(state, at), expected.State),
+                gradients is not [var q, var k, var v]
+                    ? null
+                    : Errors.Worse(
+                        RelativeRms(HeadOf(q, at), expected.GradQ),
+                        Errors.Worse(
+                            RelativeRms(HeadOf(k, at), expected.GradK), RelativeRms(HeadOf(v, at), expected.GradV)))));
         }
 
-        return worst;
+        return errors;
     }
 
-    /// <summary>The largest relative RMS error of a decoded token [B, H*E] and of the states that it left.</summary>
-    public static double ErrorOfDecode(DecodeInputs inputs, Tensor statesBefore, Tensor output)
+    /// <summary>The errors of a decoded token [B, H*E] and of the states that it left.</summary>
+    public static Errors ErrorsOfDecode(DecodeInputs inputs, Tensor statesBefore, Tensor output)
     {
         var (heads, d) = ((int)inputs.Q.size(1), (int)inputs.Q.size(3));
         var rates = ToDoubles(inputs.DecayRates);
         using var perHead = output.view(-1, heads, d);
-        var worst = 0.0;
+        var errors = new Errors(0, 0, null);
         foreach (var at in Picked((int)inputs.Q.size(0), heads))
         {
             var expected = new HeadRecurrence(
                 HeadOf(inputs.Q, at), HeadOf(inputs.K, at), HeadOf(inputs.V, at), [], rates[at.Head],
                 HeadOf(statesBefore, at), d, d);
-            worst = Worse(worst, RelativeRms(HeadOf(perHead, at), expected.Output));
-            worst = Worse(worst, RelativeRms(HeadOf(inputs.Cache, at), expected.State));
+            errors = errors.Or(new(
+                RelativeRms(HeadOf(perHead, at), expected.Output),
+                RelativeRms(HeadOf(inputs.Cache, at), expected.State),
+                null));
         }
 
-        return worst;
+        return errors;
     }
 
-    /// <exception cref="GateException">The error is above the ceiling or NaN.</exception>
-    public static double Require(string what, double error, ScalarType type) =>
-        error <= Ceiling(type)
-            ? error
-            : throw new GateException(
-                $"{what}: relative error {error:G3} against the float64 recurrence, above {Ceiling(type):G3}");
-
-    // Math.Max would do, but says less plainly that NaN must win.
-    private static double Worse(double a, double b) => double.IsNaN(a) || double.IsNaN(b) ? double.NaN : Math.Max(a, b);
+    /// <exception cref="GateException">An error is above the ceiling or NaN.</exception>
+    public static void Require(string what, Errors errors, ScalarType type)
+    {
+        var worst = Errors.Worse(errors.Output, Errors.Worse(errors.State, errors.Gradients ?? 0));
+        if (!(worst <= Ceiling(type)))
+        {
+            throw new GateException(
+                $"{what}: relative error {worst:G3} against the float64 recurrence, above {Ceiling(type):G3}");
+        }
+    }
 
     private static double RelativeRms(double[] actual, double[] expected)
     {

@@ -15,6 +15,8 @@ internal sealed class DecodeInputs : IDisposable
         _token = new SequenceInputs(shape, type, device);
         Cache = randn([shape.Batch, shape.Heads, shape.HeadDim, shape.HeadDim], float32, device);
         Slots = arange(shape.Batch, int64, device);
+        using var negative = DecayRates.neg().view(-1, 1, 1);
+        Decay = negative.exp();
     }
 
     public Tensor Q => _token.Q;
@@ -29,10 +31,14 @@ internal sealed class DecodeInputs : IDisposable
 
     public Tensor Slots { get; }
 
+    /// <summary>[H, 1, 1]: exp(-s).</summary>
+    public Tensor Decay { get; }
+
     public void Dispose()
     {
         _token.Dispose();
         Cache.Dispose();
         Slots.Dispose();
+        Decay.Dispose();
     }
 }

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using LightningAttn;
 using LightningAttn.Benchmarks;
+using LightningAttn.Interop;
 
 const int WrongResult = 1;
 const int UserError = 2;
@@ -15,22 +16,21 @@ device.AcceptOnlyFromAmong("auto", "cpu", "cuda");
 var type = new Option<string?>("--dtype") { Description = "Type of q, k and v. Default: fp32 (CUDA: bf16)." };
 type.AcceptOnlyFromAmong("fp32", "bf16", "fp16");
 
-var shapes = new Option<string?>("--shapes")
+var path = new Option<string>("--path")
 {
-    Description = "Shapes of the forward and backward rows; empty for none. Default: some of each device.",
-    HelpName = "B,H,N,D;...",
+    Description = "Kernels of our forward passes on CUDA; general: mma.sync, hopper: wgmma.",
+    DefaultValueFactory = _ => "automatic",
 };
+path.AcceptOnlyFromAmong("automatic", "general", "hopper");
 
-var decodeShapes = new Option<string?>("--decode-shapes")
-{
-    Description = "Shapes of the decode rows; empty for none. Default: some of each device.",
-    HelpName = "B,H,D;...",
-};
+var forward = ShapeList("--forward", "B,H,N[,D];...", "forward");
+var backward = ShapeList("--backward", "B,H,N[,D];...", "forward + backward");
+var decode = ShapeList("--decode", "B,H[,D];...", "decode");
 
 var samples = new Option<int>("--samples")
 {
     Description = "Samples per row; the median is shown.",
-    DefaultValueFactory = _ => 15,
+    DefaultValueFactory = _ => 25,
 };
 samples.Validators.Add(result =>
 {
@@ -45,21 +45,60 @@ var noCompare = new Option<bool>("--no-compare")
     Description = "Leave out the same algorithm in TorchSharp operators, and softmax attention.",
 };
 
-var json = new Option<string?>("--json") { Description = "Also write one JSON object per row.", HelpName = "file" };
+var json = new Option<string?>("--json")
+{
+    Description = "Also write the machine and each row as a line of JSON.",
+    HelpName = "file",
+};
+
+var charts = new Option<string?>("--charts")
+{
+    Description = "Also draw charts of the rows (PNG; needs fonts).",
+    HelpName = "folder",
+};
+
+var chartsFrom = new Option<string[]>("--charts-from")
+{
+    Description = "Measure nothing: draw the charts of a file that --json wrote, here or elsewhere.",
+    HelpName = "file folder",
+    Arity = new ArgumentArity(2, 2),
+    AllowMultipleArgumentsPerToken = true,
+};
 
 var root = new RootCommand("Checks the operators against the float64 recurrence, then times them.")
 {
-    device, type, shapes, decodeShapes, samples, noCompare, json,
+    device, type, path, forward, backward, decode, samples, noCompare, json, charts, chartsFrom,
 };
-root.SetAction(result => Run(() => new Options
+root.SetAction(result => Run(() =>
 {
-    Device = result.GetRequiredValue(device),
-    Type = result.GetValue(type),
-    Shapes = result.GetValue(shapes) is { } list ? Shape.ParseList(list, axes: 4) : null,
-    DecodeShapes = result.GetValue(decodeShapes) is { } decodeList ? Shape.ParseList(decodeList, axes: 3) : null,
-    Samples = result.GetValue(samples),
-    NoCompare = result.GetValue(noCompare),
-    JsonFile = result.GetValue(json),
+    if (result.GetValue(chartsFrom) is [var file, var folder])
+    {
+        Charts.DrawFrom(file, folder);
+        return;
+    }
+
+    var options = new Options
+    {
+        Device = result.GetRequiredValue(device),
+        Type = result.GetValue(type),
+        Path = Enum.Parse<CudaPath>(result.GetRequiredValue(path), ignoreCase: true),
+        Shapes = new[] { forward, backward, decode }.All(option => result.GetValue(option) is null)
+            ? null
+            : new ShapeLists(
+                Shape.ParseSequences(result.GetValue(forward) ?? ""),
+                Shape.ParseSequences(result.GetValue(backward) ?? ""),
+                Shape.ParseTokens(result.GetValue(decode) ?? "")),
+        Samples = result.GetValue(samples),
+        NoCompare = result.GetValue(noCompare),
+        JsonFile = result.GetValue(json),
+        ChartsFolder = result.GetValue(charts),
+    };
+    if (Environment.GetEnvironmentVariable("LATTN_TORCH_LIB") is { Length: > 0 })
+    {
+        TorchRuntime.Load();
+    }
+
+    Suite.Run(options, string.Join(' ', args.Select(Quoted)));
 }));
 
 var parsed = root.Parse(args);
@@ -70,17 +109,17 @@ if (parsed.Errors.Count > 0)
 
 return parsed.Invoke(new() { EnableDefaultExceptionHandler = false });
 
-int Run(Func<Options> read)
+static Option<string?> ShapeList(string name, string form, string rows) => new(name)
+{
+    Description = $"Shapes of the {rows} rows. With none of the three options: the defaults of the device. D: 128.",
+    HelpName = form,
+};
+
+static int Run(Action action)
 {
     try
     {
-        var options = read();
-        if (Environment.GetEnvironmentVariable("LATTN_TORCH_LIB") is { Length: > 0 })
-        {
-            TorchRuntime.Load();
-        }
-
-        Suite.Run(options, string.Join(' ', args));
+        action();
         return 0;
     }
     catch (GateException e)
@@ -94,6 +133,9 @@ int Run(Func<Options> read)
         return Fail(e.Message, UserError);
     }
 }
+
+static string Quoted(string argument) =>
+    argument.Length > 0 && !argument.Any(c => c is ' ' or ';') ? argument : $"'{argument}'";
 
 static int Fail(string message, int exitCode)
 {

@@ -1,14 +1,29 @@
 using System.Text.Encodings.Web;
 using System.Text.Json;
-using TorchSharp;
-using static TorchSharp.torch;
 
 namespace LightningAttn.Benchmarks;
 
-/// <summary>The table on the console and, beside it, one JSON object per row.</summary>
+/// <summary>The table on the console and, beside it, one JSON object per line.</summary>
 internal sealed class Report : IDisposable
 {
-    private const string Layout = "{0,-18} {1,-9} {2,-15} {3,10} {4,9} {5,8} {6,7} {7,16} {8,9} {9,11} {10,9} {11,9}";
+    private const string Layout =
+        "{0,-18} {1,-15} {2,-15} {3,10} {4,7} {5,8} {6,7} {7,7} {8,7} {9,9} {10,7} {11,14} {12,14} {13,9} {14,9} {15,9}"
+        + " {16,15}";
+
+    private const string Legend =
+        """
+        us        one call, median; * the device may have waited for the host
+        spread    10th to 90th percentile, in percent of the median
+        host us   until the call returns with its work queued
+        x ours    time over that of ours without block states
+        GB/s      the bytes behind the floor, over the time
+        TFLOP/s   products of the chunked algorithm in chunks of 64, over the time: the same work for every variant
+        floor us  every tensor read or written once at the copy rate; 'ours + states' writes its block states on top
+        bar,      limits of 'ours' and whether they are met
+        target
+        err       largest relative RMS error of a head against the float64 recurrence: output, final state, gradients
+        extra     MiB of the workspace that the library asks for (not measured), in percent of q, k, v and o
+        """;
 
     private static readonly JsonSerializerOptions s_jsonOptions = new(JsonSerializerDefaults.Web)
     {
@@ -19,17 +34,31 @@ internal sealed class Report : IDisposable
 
     public Report(string? jsonFile) => _json = jsonFile is null ? null : new StreamWriter(jsonFile);
 
-    public void Head(string command, Device device, double copyBytesPerSecond)
+    /// <summary>The lines that a report wrote.</summary>
+    /// <exception cref="JsonException">The file holds something else.</exception>
+    public static IEnumerable<Line> Read(string jsonFile) =>
+        File.ReadLines(jsonFile).Select(line => JsonSerializer.Deserialize<Line>(line, s_jsonOptions)!);
+
+    public void Add(Machine machine)
     {
-        var threads = device.type == DeviceType.CPU ? $", {get_num_threads()} threads" : "";
-        Console.WriteLine($"command  {command}");
-        Console.WriteLine($"library  {Native.BuildInfo}");
-        Console.WriteLine($"device   {device}{threads}, copies {copyBytesPerSecond * 1e-9:F1} GB/s (read + written)");
+        Console.WriteLine($"command  {machine.Command}");
+        Console.WriteLine($"device   {machine.Device}{(machine.Driver is { } driver ? $", driver {driver}" : "")}");
+        Console.WriteLine($"copies   {machine.CopyGigabytesPerSecond:F1} GB/s, read + written");
+        Console.WriteLine($"library  {machine.Library}");
+        Console.WriteLine($"type     {machine.Type}");
+        foreach (var kernel in machine.Kernels)
+        {
+            Console.WriteLine($"kernel   {kernel}");
+        }
+
+        Console.WriteLine();
+        Console.WriteLine(Legend);
         Console.WriteLine();
         Console.WriteLine(
             Layout,
-            "operation", "type", "shape", "time us", "host us", "GB/s", "x copy", "torch us (chunk)", "speed-up",
-            "softmax us", "error", "torch err");
+            "operation", "shape", "variant", "us", "spread", "host us", "x ours", "GB/s", "TFLOP/s", "floor us",
+            "x floor", "bar us", "target us", "err out", "err state", "err grad", "extra MiB");
+        Write(machine);
     }
 
     public void Add(Row row)
@@ -37,20 +66,33 @@ internal sealed class Report : IDisposable
         Console.WriteLine(
             Layout,
             row.Operation,
-            row.Type,
             row.Shape,
-            $"{row.Time.Microseconds:F1}",
+            row.Chunk is { } chunk ? $"{row.Variant} ({chunk})" : row.Variant,
+            $"{row.Time.Microseconds:F1}{(row.Time.HostShows == true ? "*" : "")}",
+            $"{row.Time.SpreadPercent:F1}%",
             $"{row.Time.HostMicroseconds:F1}",
-            $"{row.GigabytesPerSecond:F1}",
-            $"{row.TimesCopy:F2}",
-            row.TorchChunk is { } chunk ? $"{row.Torch?.Microseconds:F1} ({chunk})" : $"{row.Torch?.Microseconds:F1}",
-            $"{row.SpeedUp:F2}",
-            $"{row.Softmax?.Microseconds:F1}",
-            $"{row.Error:E1}",
-            $"{row.TorchError:E1}");
-        _json?.WriteLine(JsonSerializer.Serialize(row, s_jsonOptions));
-        _json?.Flush();
+            $"{row.TimesFirst:F2}",
+            $"{row.GigabytesPerSecond:F0}",
+            $"{row.TeraflopsPerSecond:F2}",
+            $"{row.FloorMicroseconds:F1}",
+            $"{row.TimesFloor:F2}",
+            Judged(row.Limits?.BarMicroseconds, row.MeetsBar),
+            Judged(row.Limits?.TargetMicroseconds, row.MeetsTarget),
+            $"{row.Errors?.Output:E1}",
+            $"{row.Errors?.State:E1}",
+            $"{row.Errors?.Gradients:E1}",
+            row.ExtraBytes is { } bytes ? $"{bytes / 1048576.0:F1} ({row.ExtraPercent:F1}%)" : "");
+        Write(row);
     }
 
     public void Dispose() => _json?.Dispose();
+
+    private static string Judged(double? limit, bool? isMet) =>
+        limit is null ? "" : $"{limit:F1} {(isMet == true ? "pass" : "FAIL")}";
+
+    private void Write(Line line)
+    {
+        _json?.WriteLine(JsonSerializer.Serialize(line, s_jsonOptions));
+        _json?.Flush();
+    }
 }

@@ -1,120 +1,151 @@
+using LightningAttn.Interop;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LightningAttn.Benchmarks;
 
 /// <summary><see cref="Functional.lightning_attention"/>, forwards or forwards and backwards.</summary>
-internal sealed class SequenceWorkload(
-    string operation, Shape shape, ScalarType type, Device device, bool compare, bool blockStates, bool backward)
-    : Workload(operation, shape, type, device, compare)
+internal sealed class SequenceWorkload : Workload<SequenceInputs>
 {
     private const int BlockSize = 256;
+    private const string Ours = "ours";
     private static readonly int[] s_torchChunks = [64, 128, 256];
 
-    private double _error;
-    private double? _torchError;
+    private readonly bool _backward;
+    private readonly List<Variant<SequenceInputs>> _variants = [];
+    private readonly List<ChunkedTorch> _torch = [];
 
-    private delegate (Tensor Output, Tensor State) Forward(SequenceInputs inputs);
-
-    // q, k, v read and o written; backwards q, k, v, do read and dq, dk, dv written.
-    protected override long Bytes =>
-        (BytesPerTensor * (backward ? 11 : 4))
-        + (blockStates ? BytesPerState * ((Shape.Tokens + BlockSize - 1) / BlockSize + 1) : 0);
-
-    private IEnumerable<int> TorchChunks =>
-        Compare ? s_torchChunks.Where(chunk => ChunkedTorch.Fits(Shape.Tokens, chunk)) : [];
-
-    public override void Check()
+    public SequenceWorkload(Shape shape, ScalarType type, Device device, bool compare, bool backward, CudaPath path)
+        : base(backward ? "forward + backward" : "forward", shape, type, device)
     {
-        using var inputs = CreateInputs();
-        var truth = CorrectnessGate.TruthOf(inputs, backward);
-        _error = CorrectnessGate.Require($"{this}", ErrorOf(Attend, inputs, truth), Type);
-        foreach (var chunk in TorchChunks)
+        _backward = backward;
+        AddOurs(path);
+        if (compare)
         {
-            using var torch = new ChunkedTorch(inputs.DecayRates, chunk, Type);
-            var error = ErrorOf(x => torch.Forward(x.Q, x.K, x.V), inputs, truth);
-            _torchError = CorrectnessGate.Require($"{this} in TorchSharp, chunk {chunk}", error, Type);
+            AddBaselines();
         }
     }
 
-    public override Row Measure(Timer timer, double copyBytesPerSecond)
-    {
-        var sets = Enumerable.Range(0, InputSets(4 * BytesPerTensor)).Select(_ => CreateInputs()).ToArray();
-        try
-        {
-            var row = RowOf(
-                Time(timer, Attend, sets),
-                copyBytesPerSecond,
-                backward ? LightningAttn.Operation.Backward : LightningAttn.Operation.Forward,
-                _error);
-            row = row with { TorchError = _torchError };
-            foreach (var chunk in TorchChunks)
-            {
-                using var torch = new ChunkedTorch(sets[0].DecayRates, chunk, Type);
-                var time = Time(timer, x => torch.Forward(x.Q, x.K, x.V), sets);
-                if (row.Torch is not { } best || time.Microseconds < best.Microseconds)
-                {
-                    row = row with { Torch = time, TorchChunk = chunk };
-                }
-            }
+    protected override IReadOnlyList<Variant<SequenceInputs>> Variants => _variants;
 
-            // In fp32 libtorch has no flash kernel, and the scores of long sequences fill the memory.
-            return Compare && Device.type == DeviceType.CUDA && Type != float32
-                ? row with { Softmax = Time(timer, Softmax, sets) }
-                : row;
-        }
-        finally
-        {
-            foreach (var set in sets)
-            {
-                set.Dispose();
-            }
-        }
-    }
+    // q, k, v and what is written for them.
+    protected override long BytesPerSet => 4 * Shape.Elements * Type.ElementSize();
 
-    private static (Tensor Output, Tensor State) Softmax(SequenceInputs inputs) =>
-        (nn.functional.scaled_dot_product_attention(inputs.Q, inputs.K, inputs.V, is_casual: true), inputs.Q);
+    public override void Dispose() => _torch.ForEach(torch => torch.Dispose());
 
-    private SequenceInputs CreateInputs()
+    protected override SequenceInputs CreateInputs()
     {
         var inputs = new SequenceInputs(Shape, Type, Device);
-        inputs.RequireGradients(backward);
+        inputs.RequireGradients(_backward);
         return inputs;
     }
 
-    private (Tensor Output, Tensor State) Attend(SequenceInputs inputs)
+    protected override IEnumerable<(Variant<SequenceInputs> Variant, Errors Errors)> CheckedErrors()
     {
-        var (output, kv) = Functional.lightning_attention(
-            inputs.Q, inputs.K, inputs.V, inputs.DecayRates, BlockSize, output_block_states: blockStates);
-        return (output, kv);
+        using var inputs = CreateInputs();
+        var truth = CorrectnessGate.TruthOf(inputs, _backward);
+        foreach (var variant in _variants.Where(variant => variant.IsChecked))
+        {
+            yield return (variant, ErrorsOf(variant, inputs, truth));
+        }
     }
 
-    private double ErrorOf(Forward forward, SequenceInputs inputs, CorrectnessGate.Truth truth)
+    protected override Tensor[] Run(Variant<SequenceInputs> variant, SequenceInputs inputs)
     {
-        using var scope = NewDisposeScope();
-        var (output, state) = forward(inputs);
-        var final = state.dim() == 5 ? state.select(2, -1) : state;
-        if (!backward)
+        var (output, state) = variant.Forward(inputs);
+        Tensor[] results = state is null ? [output] : [output, state];
+        return _backward
+            ? [.. results, .. autograd.grad([output], [inputs.Q, inputs.K, inputs.V], [inputs.GradOutput])]
+            : results;
+    }
+
+    protected override Work WorkOf(Variant<SequenceInputs> variant)
+    {
+        var elementBytes = (int)Type.ElementSize();
+        return _backward
+            ? Work.ForwardBackward(Shape, elementBytes, variant.BlockStates)
+            : Work.Forward(Shape, elementBytes, variant.BlockStates);
+    }
+
+    protected override Limits? LimitsOf(double floorMicroseconds) =>
+        _backward ? Limits.ForwardBackward(floorMicroseconds) : Limits.Forward(floorMicroseconds);
+
+    protected override long ExtraBytesOf(
+        Variant<SequenceInputs> variant, SequenceInputs inputs, Tensor[] results) =>
+        Workspace.BytesOf(inputs, results, BlockSize, variant.Path);
+
+    /// <summary>The path that was asked for and, where that is another one, the general path.</summary>
+    private void AddOurs(CudaPath path)
+    {
+        var asked = KernelsOf(path);
+        AddOurs(Ours, path, asked, blockStates: false);
+        AddOurs($"{Ours} + states", path, asked, blockStates: true);
+        var general = KernelsOf(CudaPath.General);
+        if (general != asked)
         {
-            return CorrectnessGate.ErrorOf(new(output, final, null, null, null), truth);
+            AddOurs("general", CudaPath.General, general, blockStates: false);
+        }
+    }
+
+    private void AddOurs(string name, CudaPath path, string kernel, bool blockStates) =>
+        _variants.Add(new(name, inputs => Attend(inputs, path, blockStates))
+        {
+            Kernel = kernel,
+            Path = path,
+            IsJudged = name == Ours,
+            BlockStates = blockStates ? ((Shape.Tokens + BlockSize - 1) / BlockSize) + 1 : 0,
+        });
+
+    private string KernelsOf(CudaPath path)
+    {
+        Kernels.CudaPath = path;
+        var forward = KernelOf(Operation.Forward);
+        return _backward ? $"{forward}, {KernelOf(Operation.Backward)}" : forward;
+    }
+
+    private string KernelOf(Operation operation) =>
+        Native.Describe(operation, Type, Device, Shape.HeadDim, Shape.HeadDim);
+
+    private void AddBaselines()
+    {
+        // In fp32 libtorch has no flash kernel, and the scores of long sequences fill the memory.
+        if (Device.type == DeviceType.CUDA && Type != float32)
+        {
+            _variants.Add(new("softmax SDPA", Softmax) { IsChecked = false });
         }
 
-        output.backward([inputs.GradOutput]);
-        var error = CorrectnessGate.ErrorOf(
-            new(output, final, inputs.Q.grad, inputs.K.grad, inputs.V.grad), truth);
-        inputs.Q.grad = inputs.K.grad = inputs.V.grad = null;
-        return error;
+        foreach (var chunk in s_torchChunks.Where(chunk => ChunkedTorch.Fits(Shape.Tokens, chunk)))
+        {
+            var torch = new ChunkedTorch(Shape.Heads, chunk, Type, Device);
+            _torch.Add(torch);
+            _variants.Add(new("torch ops", inputs => torch.Forward(inputs.Q, inputs.K, inputs.V)) { Chunk = chunk });
+        }
     }
 
-    private Timing Time(Timer timer, Forward forward, SequenceInputs[] sets) =>
-        timer.Measure(call =>
+    private static (Tensor Output, Tensor? State) Attend(SequenceInputs inputs, CudaPath path, bool blockStates)
+    {
+        Kernels.CudaPath = path;
+        return Functional.lightning_attention(
+            inputs.Q, inputs.K, inputs.V, inputs.DecayRates, BlockSize, output_block_states: blockStates);
+    }
+
+    private static (Tensor Output, Tensor? State) Softmax(SequenceInputs inputs) =>
+        (nn.functional.scaled_dot_product_attention(inputs.Q, inputs.K, inputs.V, is_casual: true), null);
+
+    private Errors ErrorsOf(Variant<SequenceInputs> variant, SequenceInputs inputs, CorrectnessGate.Truth truth)
+    {
+        using var scope = NewDisposeScope();
+        var (output, state) = variant.Forward(inputs);
+        var final = state!.dim() == 5 ? state.select(2, -1) : state;
+        if (!_backward)
         {
-            using var scope = NewDisposeScope();
-            var inputs = sets[call % sets.Length];
-            var (output, _) = forward(inputs);
-            if (backward)
-            {
-                autograd.grad([output], [inputs.Q, inputs.K, inputs.V], [inputs.GradOutput]);
-            }
-        });
+            return CorrectnessGate.ErrorsOf(output, final, null, truth);
+        }
+
+        // Not autograd.grad, which ends the process where a backward pass fails.
+        output.backward([inputs.GradOutput]);
+        var errors = CorrectnessGate.ErrorsOf(output, final, [inputs.Q.grad!, inputs.K.grad!, inputs.V.grad!], truth);
+        inputs.Q.grad = inputs.K.grad = inputs.V.grad = null;
+        return errors;
+    }
 }

@@ -10,48 +10,65 @@ internal static class Suite
     public static void Run(Options options, string command)
     {
         var device = options.ResolveDevice();
-        var workloads = Workloads(options, device).ToList();
-
+        var type = options.ResolveType(device);
         random.manual_seed(1);
+        var workloads = Workloads(options, device, type).ToList();
         foreach (var workload in workloads)
         {
             workload.Check();
         }
 
-        var timer = new Timer(device, options.Samples);
-        var copyBytesPerSecond = MeasureCopy(timer, device);
+        using var timer = Timer.For(device, options.Samples);
         using var report = new Report(options.JsonFile);
-        report.Head(command, device, copyBytesPerSecond);
+        var machine = Describe(command, device, type, timer, workloads);
+        report.Add(machine);
+        var rows = new List<Row>();
         foreach (var workload in workloads)
         {
-            report.Add(workload.Measure(timer, copyBytesPerSecond));
+            foreach (var row in workload.Measure(timer))
+            {
+                report.Add(row);
+                rows.Add(row);
+            }
+
+            workload.Dispose();
+        }
+
+        if (options.ChartsFolder is { } folder)
+        {
+            Charts.Draw(machine, rows, folder);
         }
     }
 
-    private static IEnumerable<Workload> Workloads(Options options, Device device)
+    private static IEnumerable<IWorkload> Workloads(Options options, Device device, ScalarType type)
     {
         var compare = !options.NoCompare;
-        foreach (var type in options.ResolveTypes(device))
-        {
-            foreach (var shape in options.ResolveShapes(device))
-            {
-                yield return new SequenceWorkload("forward", shape, type, device, compare, false, false);
-                yield return new SequenceWorkload("forward + states", shape, type, device, compare, true, false);
-                yield return new SequenceWorkload("forward + backward", shape, type, device, compare, false, true);
-            }
+        var shapes = options.ResolveShapes(device);
+        return
+        [
+            .. shapes.Forward.Select(shape => Sequence(shape, backward: false)),
+            .. shapes.Backward.Select(shape => Sequence(shape, backward: true)),
+            .. shapes.Decode.Select(shape => new DecodeWorkload(shape, type, device, compare)),
+        ];
 
-            foreach (var shape in options.ResolveDecodeShapes(device))
-            {
-                yield return new DecodeWorkload(shape, type, device, compare);
-            }
-        }
+        SequenceWorkload Sequence(Shape shape, bool backward) =>
+            new(shape, type, device, compare, backward, options.Path);
     }
 
-    private static double MeasureCopy(Timer timer, Device device)
+    private static Machine Describe(
+        string command, Device device, ScalarType type, Timer timer, IEnumerable<IWorkload> workloads)
     {
-        var bytes = device.type == DeviceType.CUDA ? 1L << 30 : 1L << 28;
-        using var source = zeros(bytes, uint8, device);
-        using var target = zeros(bytes, uint8, device);
-        return 2 * bytes / (timer.Measure(_ => target.copy_(source)).Microseconds * 1e-6);
+        var isCuda = device.type == DeviceType.CUDA;
+        var index = Math.Max(device.index, 0);
+        return new Machine
+        {
+            Command = command,
+            Device = isCuda ? CudaDriver.DeviceName(index) : $"CPU, {get_num_threads()} threads",
+            Driver = isCuda ? CudaDriver.Version() : null,
+            CopyGigabytesPerSecond = timer.CopyBytesPerSecond * 1e-9,
+            Library = Native.BuildInfo,
+            Type = type.ToString().ToLowerInvariant(),
+            Kernels = workloads.SelectMany(workload => workload.KernelNames).Distinct().ToArray(),
+        };
     }
 }

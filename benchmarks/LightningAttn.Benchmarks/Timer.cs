@@ -4,79 +4,92 @@ using static TorchSharp.torch;
 
 namespace LightningAttn.Benchmarks;
 
-/// <summary>Times calls on a device.</summary>
-/// <remarks>
-/// TorchSharp has no CUDA events: a sample is many queued calls between two synchronisations, divided by their number,
-/// so that the queue stays full and the synchronisations do not count.
-/// </remarks>
-internal sealed class Timer(Device device, int samples)
+/// <summary>Times calls on a device, and the device's copies.</summary>
+internal abstract class Timer : IDisposable
 {
-    private const double MinSampleMicroseconds = 20_000;
     private const double WarmUpMicroseconds = 200_000;
-    private const int MaxCallsPerSample = 2000;
 
-    // Few enough to fit into the driver's launch queue: beyond that, a call waits for the device.
-    private const int HostCalls = 20;
+    private readonly Device _device;
+    private readonly Tensor _source;
+    private readonly Tensor _target;
 
-    /// <param name="call">Runs the operation once; its argument counts the calls.</param>
-    public Timing Measure(Action<int> call)
+    protected Timer(Device device, int samples, long copyBytes)
     {
-        var perCall = WarmUp(call);
-        var calls = (int)Math.Clamp(MinSampleMicroseconds / perCall, 1, MaxCallsPerSample);
-        var times = new double[samples];
-        for (var sample = 0; sample < samples; sample++)
-        {
-            var start = Stopwatch.GetTimestamp();
-            Repeat(call, calls);
-            Native.Synchronize(device);
-            times[sample] = MicrosecondsSince(start) / calls;
-        }
-
-        return new Timing(Median(times), times.Min(), device.type == DeviceType.CUDA ? MeasureHost(call) : null);
+        (_device, Samples) = (device, samples);
+        _source = rand(copyBytes / sizeof(float), device: device);
+        _target = empty_like(_source);
     }
 
-    private static void Repeat(Action<int> call, int count)
+    /// <summary>Bytes read plus bytes written per second when the device copies; measured once.</summary>
+    public double CopyBytesPerSecond
+    {
+        get => field = field > 0 ? field : 2 * _source.numel() * sizeof(float) / (Measure(Copy).Microseconds * 1e-6);
+    }
+
+    protected int Samples { get; }
+
+    /// <summary>A tensor of the device.</summary>
+    protected Tensor Buffer => _source;
+
+    public static Timer For(Device device, int samples) =>
+        device.type == DeviceType.CUDA ? new DeviceTimer(device, samples) : new WallTimer(device, samples);
+
+    /// <param name="call">Runs the operation once.</param>
+    public abstract Timing Measure(Action call);
+
+    public virtual void Dispose()
+    {
+        _source.Dispose();
+        _target.Dispose();
+    }
+
+    protected static void Repeat(Action action, int count)
     {
         for (var i = 0; i < count; i++)
         {
-            call(i);
+            action();
         }
     }
 
-    private static double MicrosecondsSince(long start) => Stopwatch.GetElapsedTime(start).TotalMicroseconds;
+    protected static double MicrosecondsSince(long start) => Stopwatch.GetElapsedTime(start).TotalMicroseconds;
 
-    private static double Median(double[] values)
-    {
-        var sorted = values.Order().ToArray();
-        return (sorted[(sorted.Length - 1) / 2] + sorted[sorted.Length / 2]) / 2;
-    }
+    protected void Copy() => _target.copy_(_source);
 
-    private double WarmUp(Action<int> call)
+    /// <summary>Microseconds of a call, host included.</summary>
+    protected double WarmUp(Action call)
     {
         Repeat(call, 1);
-        Native.Synchronize(device);
+        Native.Synchronize(_device);
         var start = Stopwatch.GetTimestamp();
         var calls = 0;
         do
         {
-            call(calls++);
-            Native.Synchronize(device);
+            call();
+            Native.Synchronize(_device);
+            calls++;
         }
         while (MicrosecondsSince(start) < WarmUpMicroseconds);
         return MicrosecondsSince(start) / calls;
     }
+}
 
-    private double MeasureHost(Action<int> call)
+/// <summary>On the CPU: a sample is the wall clock over many calls, divided by their number.</summary>
+internal sealed class WallTimer(Device device, int samples) : Timer(device, samples, 1L << 28)
+{
+    private const double SampleMicroseconds = 20_000;
+    private const int MaxCallsPerSample = 2000;
+
+    public override Timing Measure(Action call)
     {
-        var times = new double[samples];
-        for (var sample = 0; sample < samples; sample++)
+        var calls = (int)Math.Clamp(SampleMicroseconds / WarmUp(call), 1, MaxCallsPerSample);
+        var times = new double[Samples];
+        for (var sample = 0; sample < Samples; sample++)
         {
             var start = Stopwatch.GetTimestamp();
-            Repeat(call, HostCalls);
-            times[sample] = MicrosecondsSince(start) / HostCalls;
-            Native.Synchronize(device);
+            Repeat(call, calls);
+            times[sample] = MicrosecondsSince(start) / calls;
         }
 
-        return Median(times);
+        return Timing.Of(times);
     }
 }
