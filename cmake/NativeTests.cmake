@@ -14,6 +14,23 @@ elseif(test_sources)
         "libgtest-dev; vcpkg: vcpkg install gtest")
 endif()
 
+# Hopper kernels on the CPU: native/tests/gpu_emulator stands in for native/src/cuda/ptx.
+if(GTest_FOUND AND LATTN_CUDA_FOUND AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    set(emulator ${PROJECT_SOURCE_DIR}/native/tests/gpu_emulator)
+    file(GLOB emulator_sources CONFIGURE_DEPENDS ${emulator}/*.cpp)
+    add_executable(lattn_emulator_tests ${emulator_sources})
+    target_include_directories(lattn_emulator_tests PRIVATE
+        ${PROJECT_SOURCE_DIR}/native/include ${PROJECT_SOURCE_DIR}/native/src ${PROJECT_SOURCE_DIR}/native/tests)
+    target_include_directories(lattn_emulator_tests SYSTEM PRIVATE ${LATTN_CUDA_INCLUDE})
+    lattn_compile_options(lattn_emulator_tests)
+    target_compile_options(lattn_emulator_tests PRIVATE "SHELL:-iquote ${emulator}"
+        "SHELL:-iquote ${PROJECT_SOURCE_DIR}/native/src/cuda" "SHELL:-include ${emulator}/cuda_on_host.h"
+        -Wno-unknown-pragmas) # nvcc's
+    target_link_libraries(lattn_emulator_tests PRIVATE GTest::gtest_main)
+    include(GoogleTest)
+    gtest_discover_tests(lattn_emulator_tests DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+endif()
+
 # What the library needs of the machine and what it shows to it.
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT LATTN_SANITIZE)
     add_test(NAME library.symbols

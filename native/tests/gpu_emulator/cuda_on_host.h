@@ -1,0 +1,76 @@
+// Host meanings of CUDA C++'s words, for kernels that the host's compiler builds for the emulator. Included before
+// everything else (-include).
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <vector_functions.h>
+#include <vector_types.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "gpu_emulator/instructions.h"
+
+#undef __device__
+#undef __forceinline__
+#undef __global__
+#undef __grid_constant__
+#undef __launch_bounds__
+#undef __shared__
+#define __device__
+#define __forceinline__ inline
+#define __global__
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __shared__
+
+// Those of the thread that runs.
+extern uint3 threadIdx;
+extern uint3 blockIdx;
+extern dim3 blockDim;
+extern dim3 gridDim;
+
+inline void __syncthreads() {
+    lattn::emulator::sync_block();
+}
+
+inline void __syncwarp(unsigned mask = 0xffffffffu) {
+    lattn::emulator::sync_warp(mask);
+}
+
+template <typename T>
+T __shfl_sync(unsigned mask, T value, int lane, int width = 32) {
+    static_assert(sizeof(T) == sizeof(uint32_t));
+    return std::bit_cast<T>(lattn::emulator::shuffle(mask, std::bit_cast<uint32_t>(value), lane, width));
+}
+
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32) {
+    static_assert(sizeof(T) == sizeof(uint32_t));
+    return std::bit_cast<T>(lattn::emulator::shuffle_xor(mask, std::bit_cast<uint32_t>(value), lane_mask, width));
+}
+
+inline unsigned __float_as_uint(float value) {
+    return std::bit_cast<unsigned>(value);
+}
+
+inline float __uint_as_float(unsigned value) {
+    return std::bit_cast<float>(value);
+}
+
+template <typename T>
+T __ldg(const T* pointer) {
+    return *pointer;
+}
+
+template <typename T>
+constexpr T min(T a, T b) {
+    return b < a ? b : a;
+}
+
+template <typename T>
+constexpr T max(T a, T b) {
+    return a < b ? b : a;
+}
