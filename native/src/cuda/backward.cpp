@@ -5,7 +5,6 @@
 #include "cuda/cuda.h"
 #include "cuda/decay_grad/decay_grad_config.h"
 #include "cuda/decay_grad/decay_grad_params.h"
-#include "cuda/decode/decode_params.h"
 #include "cuda/group_sum/group_sum_params.h"
 #include "cuda/host/views.h"
 #include "cuda/scan/scan_launch.h"
@@ -44,7 +43,7 @@ Workspace plan_workspace(const lattn_backward_params& params) {
     const lattn_problem& problem = params.problem;
     Workspace plan;
     if (params.grad_output.data == nullptr) {
-        plan.zero_row_bytes = kDecodeMaxDim * sizeof(float);
+        plan.zero_row_bytes = kMaxHeadDim * sizeof(float);
         plan.zero_row = plan.take(plan.zero_row_bytes);
     }
     if (params.grad_decay_rate != nullptr)

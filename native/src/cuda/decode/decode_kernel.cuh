@@ -16,11 +16,11 @@ template <typename T, typename StateT>
 struct Decode {
     static constexpr int kColumns = 4;
     static constexpr int kUnroll = 4;
-    static constexpr int kMaxColumnThreads = kDecodeMaxDim / kColumns;
+    static constexpr int kMaxColumnThreads = kMaxHeadDim / kColumns;
 
     struct Shared {
-        float q[kDecodeMaxDim];
-        float k[kDecodeMaxDim];
+        float q[kMaxHeadDim];
+        float k[kMaxHeadDim];
         float output[kDecodeThreads * kColumns];
     };
 

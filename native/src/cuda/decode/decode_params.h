@@ -29,6 +29,5 @@ struct DecodeParams {
 };
 
 constexpr int kDecodeThreads = 128;
-constexpr int kDecodeMaxDim = 256;
 
 } // namespace lattn::cuda

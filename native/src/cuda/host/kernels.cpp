@@ -5,6 +5,7 @@
 #include "cuda/decode/decode_params.h"
 #include "cuda/group_sum/group_sum_params.h"
 #include "cuda/scan/scan_config.h"
+#include "cuda/scan/scan_params.h"
 #include "cuda/segmented_scan/segmented_scan_config.h"
 
 #define LATTN_DECLARE_FATBIN(stem)                    \
@@ -168,9 +169,9 @@ Status find_kernel(Operation operation, lattn_dtype dtype, lattn_dtype state_dty
 }
 
 Status check_head_dim(const char* name, int64_t value) {
-    if (value >= 16 && value <= kDecodeMaxDim && value % 8 == 0) return ok();
+    if (value >= 16 && value <= kMaxHeadDim && value % 8 == 0) return ok();
     return error(LATTN_NOT_SUPPORTED, "%s = %lld is not supported on CUDA: it must be a multiple of 8 from 16 to %d",
-                 name, static_cast<long long>(value), kDecodeMaxDim);
+                 name, static_cast<long long>(value), kMaxHeadDim);
 }
 
 } // namespace lattn::cuda

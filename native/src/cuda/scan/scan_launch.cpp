@@ -1,6 +1,7 @@
 #include "cuda/scan/scan_launch.h"
 
 #include "common/problem.h"
+#include "cuda/scan/scan_config.h"
 
 namespace lattn::cuda {
 
@@ -18,7 +19,7 @@ ScanParams scan_params(const lattn_problem& problem, const void* decay_rate) {
 }
 
 Status launch_scan(Device& device, const lattn_problem& problem, ScanParams params, CUstream stream) {
-    constexpr int64_t kValueCols = 64; // ScanConfig::kValueCols of every instantiation
+    constexpr int64_t kValueCols = ScanConfig<2, 2, 64>::kValueCols; // the same in every instantiation
     int kernel = 0;
     LATTN_RETURN_IF_ERROR(find_kernel(Operation::kScan, problem.dtype, 0, params.row_dim, kernel));
     params.value_slices = static_cast<int32_t>(ceil_div(params.value_dim, kValueCols));

@@ -12,6 +12,9 @@
 
 namespace lattn::cuda {
 
+// The largest D and E of every CUDA kernel.
+constexpr int kMaxHeadDim = 256;
+
 struct TensorView {
     void* data;
     int64_t stride_b, stride_h, stride_n; // elements; unit stride along the last axis
