@@ -23,7 +23,9 @@ public static partial class Functional
     /// <remarks>
     /// The recurrence is that of Lightning Attention-2 (Qin et al., 2024, arXiv:2401.04658). q, k and v may have any
     /// strides: a unit last stride is read in place, anything else is copied first. Arithmetic and states are fp32,
-    /// fp64 for fp64 inputs. Saved for the backward pass are the inputs alone, until the outputs are disposed.
+    /// fp64 for fp64 inputs. Where <c>torch.backends.cuda.matmul.allow_tf32</c> is on when the operator is called, the
+    /// products of fp32 inputs on CUDA round their factors to tf32, in its backward pass too, except for the gradient of
+    /// ed. Saved for the backward pass are the inputs alone, until the outputs are disposed.
     /// </remarks>
     /// <param name="q">Queries [B, Hk, N, D]: bfloat16, float16, float32, or float64 (CPU only). D: any size on the
     /// CPU, a multiple of 8 from 16 to 256 on CUDA.</param>
@@ -73,7 +75,8 @@ public static partial class Functional
 
         using var scope = torch.NewDisposeScope();
         Tensor rates = DecayRates.Prepare(ed, nameof(ed), v.size(1), v);
-        var options = new AttentionOptions(block_size, scale, output_block_states);
+        var options = new AttentionOptions(
+            block_size, scale, output_block_states, Kernels.AllowsTf32(v.dtype, v.device_type));
         (Tensor output, Tensor kv) = history_decay == HistoryDecay.Exact
             ? Attend(q, k, v, rates, kv_history, options)
             : VllmHistory.Attend(q, k, v, rates, kv_history, options);

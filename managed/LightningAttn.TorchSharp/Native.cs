@@ -27,7 +27,9 @@ public static class Native
         internal set => s_lastBackwardError = value;
     }
 
-    /// <summary>The name of the kernel that a call with such tensors would run.</summary>
+    /// <summary>
+    /// The name of the kernel that a call with such tensors would run, under torch's present setting for tf32.
+    /// </summary>
     /// <param name="operation">The operation asked about.</param>
     /// <param name="dtype">Type of q, k and v.</param>
     /// <param name="device">Device of the tensors.</param>

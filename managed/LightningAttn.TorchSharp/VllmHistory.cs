@@ -20,7 +20,7 @@ internal static class VllmHistory
         // States at a granularity that holds both the ends of the correction's blocks and those of the caller's.
         long granularity = GreatestCommonDivisor(Block, options.BlockSize);
         (Tensor exact, Tensor states) = Functional.Attend(
-            q, k, v, rates, history, new AttentionOptions(granularity, options.Scale, BlockStates: true));
+            q, k, v, rates, history, options with { BlockSize = granularity, BlockStates = true });
         if (q.size(2) == 0)
         {
             return (exact, states);

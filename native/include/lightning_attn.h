@@ -40,7 +40,7 @@ extern "C" {
 #endif
 
 /* Changes with every incompatible change of this header. */
-#define LATTN_ABI_VERSION 1u
+#define LATTN_ABI_VERSION 2u
 
 typedef int32_t lattn_status;
 enum {
@@ -122,6 +122,10 @@ typedef struct lattn_problem {
     lattn_device_type device_type;
     int32_t device_index; /* CUDA ordinal; ignored on the CPU */
     lattn_cuda_path cuda_path; /* of the forward pass; ignored on the CPU and by the backward pass */
+    /* 1: the products of fp32 tensors on CUDA may round their factors to tf32; 0: they keep fp32's accuracy, as the
+       gradient of the decay rate always does. Without effect on other types and on the CPU. */
+    int32_t allow_tf32;
+    int32_t reserved; /* 0 */
 } lattn_problem;
 
 typedef struct lattn_forward_params {
@@ -198,6 +202,8 @@ typedef struct lattn_support_query {
     lattn_device_type device_type;
     int32_t device_index;
     lattn_cuda_path cuda_path; /* LATTN_OP_FORWARD only */
+    int32_t allow_tf32;        /* that of lattn_problem; without effect on LATTN_OP_DECODE */
+    int32_t reserved;          /* 0 */
     int64_t head_dim_qk;
     int64_t head_dim_v;
 } lattn_support_query;

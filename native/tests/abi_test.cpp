@@ -84,7 +84,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"StateCount", [](lattn_problem& p) { p.state_count = 2; }, {"state_count", "2", "3"}},
         Refusal{"ScaleNan", [](lattn_problem& p) { p.scale = std::numeric_limits<double>::quiet_NaN(); }, {"scale"}},
         Refusal{"Dtype", [](lattn_problem& p) { p.dtype = LATTN_INT64; }, {"dtype", "int64"}},
-        Refusal{"DeviceType", [](lattn_problem& p) { p.device_type = 7; }, {"device_type", "7"}}),
+        Refusal{"DeviceType", [](lattn_problem& p) { p.device_type = 7; }, {"device_type", "7"}},
+        Refusal{"AllowTf32", [](lattn_problem& p) { p.allow_tf32 = 2; }, {"allow_tf32 = 2", "0 or 1"}}),
     [](const auto& refusal) { return std::string(refusal.param.name); });
 
 TEST(Abi, WrongStructSizeIsRefused) {
@@ -179,6 +180,24 @@ TEST(Abi, DescribeNamesTheCpuKernels) {
         EXPECT_STREQ("cp", cut);
         EXPECT_EQ('x', cut[3]);
     }
+}
+
+TEST(Abi, DescribeRefusesATf32FlagOtherThan0And1) {
+    lattn_support_query query = {};
+    query.struct_size = sizeof(query);
+    query.dtype = LATTN_FLOAT32;
+    query.head_dim_qk = query.head_dim_v = 64;
+    for (lattn_device_type device_type : {LATTN_CPU, LATTN_CUDA}) {
+        query.device_type = device_type;
+        for (int32_t flag : {-1, 2}) {
+            query.allow_tf32 = flag;
+            EXPECT_EQ(LATTN_INVALID_ARGUMENT, lattn_describe(&query, nullptr, 0));
+            EXPECT_TRUE(message_has({("allow_tf32 = " + std::to_string(flag)).c_str(), "0 or 1"}));
+        }
+    }
+    query.device_type = LATTN_CPU;
+    query.allow_tf32 = 1;
+    EXPECT_EQ(LATTN_OK, lattn_describe(&query, nullptr, 0)) << lattn_last_error();
 }
 
 TEST(Abi, ErrorsBelongToTheirThread) {

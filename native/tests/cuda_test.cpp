@@ -1,6 +1,7 @@
 // The CUDA backend where no GPU is needed: its dispatch table, its refusals.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 #include <string>
 
@@ -62,6 +63,44 @@ TEST(CudaTable, UnknownRowsAndModulesAreErrors) {
     const void* image = nullptr;
     uint64_t bytes = 0;
     EXPECT_NE(LATTN_OK, lattn_module_image("no_such_module", &image, &bytes));
+}
+
+TEST(CudaTable, EveryFp32ScanHasItsCounterpartInTf32) {
+    if (!built_with_cuda()) GTEST_SKIP() << "this build has no CUDA kernels";
+    std::map<std::string, lattn_kernel_info> scans;
+    for (int32_t index = 0; index < lattn_kernel_count(); ++index) {
+        lattn_kernel_info info{};
+        info.struct_size = sizeof(info);
+        ASSERT_EQ(LATTN_OK, lattn_kernel(index, &info));
+        scans[info.name] = info;
+    }
+    for (const std::string dim : {"64", "128", "192", "256"}) {
+        const auto fp32 = scans.find("lattn_scan_fp32_d" + dim);
+        const auto tf32 = scans.find("lattn_scan_tf32_d" + dim);
+        ASSERT_NE(scans.end(), fp32);
+        ASSERT_NE(scans.end(), tf32);
+        EXPECT_STREQ("scan_tf32", tf32->second.module);
+        EXPECT_EQ(fp32->second.threads, tf32->second.threads);
+        EXPECT_EQ(fp32->second.dynamic_smem_bytes, tf32->second.dynamic_smem_bytes);
+    }
+}
+
+// Describe needs a GPU to answer for CUDA.
+TEST(CudaDescribe, Tf32IsForFloat32AndForTheScansOnly) {
+    const auto name_of = [](lattn_operation operation, lattn_dtype dtype, int32_t allow_tf32) -> std::string {
+        lattn_support_query asked = query(operation, 72, 200, dtype);
+        asked.allow_tf32 = allow_tf32;
+        char name[64] = "";
+        return lattn_describe(&asked, name, sizeof(name)) == LATTN_OK ? name : "";
+    };
+    if (name_of(LATTN_OP_FORWARD, LATTN_FLOAT32, 0).empty()) GTEST_SKIP() << lattn_last_error();
+    EXPECT_EQ("lattn_scan_fp32_d128", name_of(LATTN_OP_FORWARD, LATTN_FLOAT32, 0));
+    EXPECT_EQ("lattn_scan_tf32_d128", name_of(LATTN_OP_FORWARD, LATTN_FLOAT32, 1));
+    EXPECT_EQ("lattn_scan_fp32_d256", name_of(LATTN_OP_BACKWARD, LATTN_FLOAT32, 0));
+    EXPECT_EQ("lattn_scan_tf32_d256", name_of(LATTN_OP_BACKWARD, LATTN_FLOAT32, 1));
+    for (const lattn_dtype dtype : {LATTN_FLOAT16, LATTN_BFLOAT16})
+        EXPECT_EQ(name_of(LATTN_OP_FORWARD, dtype, 0), name_of(LATTN_OP_FORWARD, dtype, 1));
+    EXPECT_EQ(name_of(LATTN_OP_DECODE, LATTN_FLOAT32, 0), name_of(LATTN_OP_DECODE, LATTN_FLOAT32, 1));
 }
 
 TEST(CudaRefusal, NamesTheHeadSizeAndWhatIsAllowed) {

@@ -7,7 +7,8 @@ namespace LightningAttn.Interop;
 /// <param name="BlockSize">Tokens per returned state.</param>
 /// <param name="Scale">Factor of the output.</param>
 /// <param name="BlockStates">Whether the states before every block are returned, or the final one alone.</param>
-internal sealed record AttentionOptions(long BlockSize, double Scale, bool BlockStates)
+/// <param name="AllowTf32">Whether products of float32 tensors on CUDA may round their factors to tf32.</param>
+internal sealed record AttentionOptions(long BlockSize, double Scale, bool BlockStates, bool AllowTf32 = false)
 {
     internal long StateCount(long tokens) => BlockStates ? ((tokens + BlockSize - 1) / BlockSize) + 1 : 1;
 }
@@ -44,6 +45,10 @@ internal static unsafe class Kernels
     /// <summary>The type of states, rates and arithmetic for tensors of <paramref name="dtype"/>.</summary>
     internal static ScalarType StateType(ScalarType dtype) =>
         dtype == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
+
+    /// <summary>Whether torch allows tf32 in the matrix products of such tensors.</summary>
+    internal static bool AllowsTf32(ScalarType dtype, DeviceType deviceType) =>
+        dtype == ScalarType.Float32 && deviceType == DeviceType.CUDA && torch.backends.cuda.matmul.allow_tf32;
 
     /// <summary>Output [B, Hv, N, E] and states [B, Hv, state count, D, E].</summary>
     internal static (Tensor Output, Tensor States) Forward(
@@ -279,6 +284,7 @@ internal static unsafe class Kernels
             DeviceType = (int)deviceType,
             DeviceIndex = deviceIndex,
             CudaPath = (int)CudaPath,
+            AllowTf32 = AllowsTf32(dtype, deviceType) ? 1 : 0,
             HeadDimQk = headDimQk,
             HeadDimV = headDimV,
         };
@@ -317,6 +323,7 @@ internal static unsafe class Kernels
             DeviceType = (int)v.device_type,
             DeviceIndex = v.device_index,
             CudaPath = (int)CudaPath,
+            AllowTf32 = options.AllowTf32 ? 1 : 0,
         };
     }
 

@@ -55,6 +55,8 @@ internal struct Problem
     public int DeviceType;
     public int DeviceIndex;
     public int CudaPath;
+    public int AllowTf32;
+    public int Reserved;
 }
 
 /// <summary>lattn_forward_params.</summary>
@@ -138,6 +140,8 @@ internal struct SupportQuery
     public int DeviceType;
     public int DeviceIndex;
     public int CudaPath;
+    public int AllowTf32;
+    public int Reserved;
     public long HeadDimQk;
     public long HeadDimV;
 }

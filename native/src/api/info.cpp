@@ -4,7 +4,7 @@
 #include <string>
 
 #include "common/dtype.h"
-#include "common/status.h"
+#include "common/problem.h"
 #include "cpu/cpu.h"
 #include "cuda/cuda.h"
 
@@ -68,6 +68,7 @@ Status describe(const lattn_support_query* query, char* buffer, uint64_t buffer_
     if (!is_floating(query->dtype))
         return error(LATTN_INVALID_ARGUMENT, "dtype = %d (%s) must be float16, bfloat16, float32 or float64",
                      query->dtype, dtype_name(query->dtype));
+    LATTN_RETURN_IF_ERROR(check_allow_tf32(query->allow_tf32));
     const char* name = cpu_kernel_name(query->operation);
     if (query->device_type == LATTN_CUDA) LATTN_RETURN_IF_ERROR(cuda::describe(*query, name));
     if (buffer != nullptr && buffer_bytes > 0) std::snprintf(buffer, buffer_bytes, "%s", name);

@@ -85,7 +85,13 @@ Status check_problem(const lattn_problem& problem) {
     if (problem.cuda_path < LATTN_CUDA_PATH_AUTOMATIC || problem.cuda_path > LATTN_CUDA_PATH_HOPPER)
         return error(LATTN_INVALID_ARGUMENT, "cuda_path = %d must be 0 (automatic), 1 (general) or 2 (Hopper)",
                      problem.cuda_path);
+    LATTN_RETURN_IF_ERROR(check_allow_tf32(problem.allow_tf32));
     return check_device(problem.device_type, problem.device_index);
+}
+
+Status check_allow_tf32(int32_t allow_tf32) {
+    if (allow_tf32 == 0 || allow_tf32 == 1) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "allow_tf32 = %d must be 0 or 1", allow_tf32);
 }
 
 Status check_forward(const lattn_forward_params& params) {

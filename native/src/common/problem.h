@@ -21,6 +21,7 @@ inline bool has_block_states(const lattn_problem& problem) {
 
 // Sizes, types and placement of a problem, independent of the device's own limits.
 Status check_problem(const lattn_problem& problem);
+Status check_allow_tf32(int32_t allow_tf32);
 
 Status check_forward(const lattn_forward_params& params);
 Status check_backward(const lattn_backward_params& params);

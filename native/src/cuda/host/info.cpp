@@ -13,10 +13,10 @@ Status describe(const lattn_support_query& query, const char*& name) {
     int kernel = 0;
     switch (query.operation) {
         case LATTN_OP_FORWARD:
-            LATTN_RETURN_IF_ERROR(find_kernel(Operation::kScan, query.dtype, 0, query.head_dim_qk, kernel));
+            LATTN_RETURN_IF_ERROR(find_scan(query.dtype, query.allow_tf32 != 0, query.head_dim_qk, kernel));
             break;
         case LATTN_OP_BACKWARD: // the scan for dq and dk
-            LATTN_RETURN_IF_ERROR(find_kernel(Operation::kScan, query.dtype, 0, query.head_dim_v, kernel));
+            LATTN_RETURN_IF_ERROR(find_scan(query.dtype, query.allow_tf32 != 0, query.head_dim_v, kernel));
             break;
         default:
             LATTN_RETURN_IF_ERROR(find_kernel(Operation::kDecode, query.dtype, query.state_dtype, 0, kernel));

@@ -16,6 +16,7 @@ extern "C" {
 LATTN_DECLARE_FATBIN(scan_bf16)
 LATTN_DECLARE_FATBIN(scan_fp16)
 LATTN_DECLARE_FATBIN(scan_fp32)
+LATTN_DECLARE_FATBIN(scan_tf32)
 LATTN_DECLARE_FATBIN(segmented_scan_bf16_sm90a)
 LATTN_DECLARE_FATBIN(decay_grad)
 LATTN_DECLARE_FATBIN(group_sum)
@@ -29,6 +30,7 @@ enum ModuleIndex {
     kScanBf16,
     kScanFp16,
     kScanFp32,
+    kScanTf32,
     kSegmentedScanBf16,
     kDecayGradModule,
     kGroupSumModule,
@@ -38,16 +40,25 @@ enum ModuleIndex {
 #define LATTN_MODULE(stem) \
     { #stem, lattn_fatbin_##stem, &lattn_fatbin_##stem##_bytes }
 
-const Module modules[kModuleCount] = {
-    LATTN_MODULE(scan_bf16),  LATTN_MODULE(scan_fp16), LATTN_MODULE(scan_fp32), LATTN_MODULE(segmented_scan_bf16_sm90a),
-    LATTN_MODULE(decay_grad), LATTN_MODULE(group_sum), LATTN_MODULE(decode)};
+const Module modules[kModuleCount] = {LATTN_MODULE(scan_bf16),
+                                      LATTN_MODULE(scan_fp16),
+                                      LATTN_MODULE(scan_fp32),
+                                      LATTN_MODULE(scan_tf32),
+                                      LATTN_MODULE(segmented_scan_bf16_sm90a),
+                                      LATTN_MODULE(decay_grad),
+                                      LATTN_MODULE(group_sum),
+                                      LATTN_MODULE(decode)};
 
 // element_bytes, score_bytes: as the kernels' Operand<T> has them.
 template <int kElementBytes, int kScoreBytes, int kRowDim>
-constexpr Kernel scan(lattn_dtype dtype, const char* name, ModuleIndex module) {
+constexpr Kernel scan(lattn_dtype dtype, const char* name, ModuleIndex module, Operation operation = Operation::kScan) {
     using Config = ScanConfig<kElementBytes, kScoreBytes, kRowDim>;
-    return {
-        Operation::kScan, dtype, 0, kRowDim, name, module, Config::kThreads, static_cast<int>(Config::kSharedBytes)};
+    return {operation, dtype, 0, kRowDim, name, module, Config::kThreads, static_cast<int>(Config::kSharedBytes)};
+}
+
+template <int kRowDim>
+constexpr Kernel scan_tf32(const char* name) {
+    return scan<4, 4, kRowDim>(LATTN_FLOAT32, name, kScanTf32, Operation::kScanTf32);
 }
 
 template <int kRowDim>
@@ -116,6 +127,10 @@ constexpr Kernel kernels[] = {
     scan<4, 4, 128>(LATTN_FLOAT32, "lattn_scan_fp32_d128", kScanFp32),
     scan<4, 4, 192>(LATTN_FLOAT32, "lattn_scan_fp32_d192", kScanFp32),
     scan<4, 4, 256>(LATTN_FLOAT32, "lattn_scan_fp32_d256", kScanFp32),
+    scan_tf32<64>("lattn_scan_tf32_d64"),
+    scan_tf32<128>("lattn_scan_tf32_d128"),
+    scan_tf32<192>("lattn_scan_tf32_d192"),
+    scan_tf32<256>("lattn_scan_tf32_d256"),
     segmented_scan<64>(LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d64", kSegmentedScanBf16),
     segmented_scan<128>(LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d128", kSegmentedScanBf16),
     segment_sums<64>(LATTN_BFLOAT16, "lattn_segment_sums_bf16_d64", kSegmentedScanBf16),
@@ -166,6 +181,11 @@ Status find_kernel(Operation operation, lattn_dtype dtype, lattn_dtype state_dty
             dtype_name(dtype), dtype_name(state_dtype));
     return error(LATTN_NOT_SUPPORTED, "dtype = %s is not supported on CUDA; float16, bfloat16 and float32 are",
                  dtype_name(dtype));
+}
+
+Status find_scan(lattn_dtype dtype, bool allow_tf32, int64_t row_dim, int& index) {
+    const bool tf32 = allow_tf32 && dtype == LATTN_FLOAT32;
+    return find_kernel(tf32 ? Operation::kScanTf32 : Operation::kScan, dtype, 0, row_dim, index);
 }
 
 Status check_head_dim(const char* name, int64_t value) {

@@ -13,6 +13,7 @@ struct Module {
 
 enum class Operation {
     kScan,
+    kScanTf32,
     kSegmentedScan,
     kSegmentSums,
     kCombineSegments,
@@ -33,14 +34,17 @@ struct Kernel {
     int shared_bytes;
 };
 
-constexpr int kModuleCount = 7;
-constexpr int kKernelCount = 34;
+constexpr int kModuleCount = 8;
+constexpr int kKernelCount = 38;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);
 
 // The smallest kernel that serves the request; the message says what is supported when there is none.
 Status find_kernel(Operation operation, lattn_dtype dtype, lattn_dtype state_dtype, int64_t row_dim, int& index);
+
+// kScanTf32 for fp32 where tf32 is allowed, else kScan.
+Status find_scan(lattn_dtype dtype, bool allow_tf32, int64_t row_dim, int& index);
 
 // The sizes that the CUDA kernels take.
 Status check_head_dim(const char* name, int64_t value);

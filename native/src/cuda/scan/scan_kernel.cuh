@@ -8,7 +8,7 @@
 //   3. acc     = g^(i+shift) * a X           X straight from registers: an accumulator tile of X^T is a B fragment
 //      acc    += P c;  out = acc
 //   4. X^T     = g^m X^T + (w c)^T b         w_j = g^(m-shift-j), products in two parts, so that the state keeps fp32's
-//                                            accuracy whatever the element type
+//                                            accuracy whatever the element type; Tf32 alone takes one
 // Chunks are cut by the token's position in the call, so the order of all sums is too.
 #pragma once
 

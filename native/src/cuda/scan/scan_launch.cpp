@@ -21,7 +21,7 @@ ScanParams scan_params(const lattn_problem& problem, const void* decay_rate) {
 Status launch_scan(Device& device, const lattn_problem& problem, ScanParams params, CUstream stream) {
     constexpr int64_t kValueCols = ScanConfig<2, 2, 64>::kValueCols; // the same in every instantiation
     int kernel = 0;
-    LATTN_RETURN_IF_ERROR(find_kernel(Operation::kScan, problem.dtype, 0, params.row_dim, kernel));
+    LATTN_RETURN_IF_ERROR(find_scan(problem.dtype, problem.allow_tf32 != 0, params.row_dim, kernel));
     params.value_slices = static_cast<int32_t>(ceil_div(params.value_dim, kValueCols));
     return device.launch(kernel, problem.batch * problem.heads_v * params.value_slices, stream, params);
 }

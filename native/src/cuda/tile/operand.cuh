@@ -7,6 +7,7 @@
 //   bf16: m16n8k16 on bf16. Inputs are exact in one part.
 //   fp16: m16n8k8 on tf32, which holds every fp16 exactly and has the range that scores and states need.
 //   fp32: m16n8k8 on tf32, every operand in two parts (three products).
+//   Tf32: fp32 in memory, m16n8k8 on tf32, every operand in one part (one product).
 // For k8 the k index is permuted: slot t holds k = 2t and slot t + 4 holds k = 2t + 1, in A and in B alike, so that
 // neighbours in memory and in an accumulator feed one lane.
 #pragma once
@@ -20,8 +21,26 @@
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
+#include "tile/element.cuh"
 
 namespace lattn::cuda {
+
+// An fp32 element whose products may round it to tf32.
+struct Tf32 {
+    Tf32() = default;
+    __device__ explicit Tf32(float x) : value(x) {}
+
+    float value;
+};
+
+__device__ __forceinline__ float to_float(Tf32 x) {
+    return x.value;
+}
+
+template <>
+__device__ __forceinline__ Tf32 from_float<Tf32>(float x) {
+    return Tf32(x);
+}
 
 template <int kParts>
 struct FragmentA {
@@ -51,7 +70,8 @@ struct Operand<__nv_bfloat16> {
     using Scores = __nv_bfloat16; // type of the score tile in shared memory
     static constexpr int kK = 16;
     static constexpr int kInputParts = 1;
-    static constexpr int kReadParts = 1; // of states and scores on their way to the output
+    static constexpr int kReadParts = 1;   // of states and scores on their way to the output
+    static constexpr int kUpdateParts = 2; // of the weighted values on their way to the state
 
     __device__ static Scores to_scores(float value) { return __float2bfloat16_rn(value); }
 
@@ -145,12 +165,13 @@ private:
 };
 
 // fp16 and fp32 on tf32.
-template <typename T, int kInputParts_>
+template <typename T, int kInputParts_, int kUpdateParts_>
 struct OperandTf32 {
     using Scores = float;
     static constexpr int kK = 8;
     static constexpr int kInputParts = kInputParts_;
     static constexpr int kReadParts = kInputParts_;
+    static constexpr int kUpdateParts = kUpdateParts_;
 
     __device__ static Scores to_scores(float value) { return value; }
 
@@ -190,11 +211,11 @@ struct OperandTf32 {
         return b;
     }
 
-    // A[16 x 8] from tile[k][m], column k multiplied by weight[k], in two parts.
-    __device__ static FragmentA<2> load_a_km_weighted(const T* tile, int ld, const float* weight) {
+    // A[16 x 8] from tile[k][m], column k multiplied by weight[k].
+    __device__ static FragmentA<kUpdateParts> load_a_km_weighted(const T* tile, int ld, const float* weight) {
         const int k = (lane_id() % 4) * 2;
         const T* column = tile + k * ld + lane_id() / 4;
-        FragmentA<2> a;
+        FragmentA<kUpdateParts> a;
         set(a, 0, to_float(column[0]) * weight[k]);
         set(a, 1, to_float(column[8]) * weight[k]);
         set(a, 2, to_float(column[ld]) * weight[k + 1]);
@@ -219,13 +240,6 @@ struct OperandTf32 {
     }
 
 private:
-    __device__ static float to_float(__half x) {
-        return __half2float(x);
-    }
-    __device__ static float to_float(float x) {
-        return x;
-    }
-
     template <typename Fragment>
     __device__ static void set(Fragment& fragment, int index, float value) {
         constexpr int kParts = sizeof(fragment.part) / sizeof(fragment.part[0]);
@@ -236,10 +250,13 @@ private:
 };
 
 template <>
-struct Operand<__half> : OperandTf32<__half, 1> {};
+struct Operand<__half> : OperandTf32<__half, 1, 2> {};
 
 template <>
-struct Operand<float> : OperandTf32<float, 2> {};
+struct Operand<float> : OperandTf32<float, 2, 2> {};
+
+template <>
+struct Operand<Tf32> : OperandTf32<Tf32, 1, 1> {};
 
 // acc += a b; the product of the two low parts is below fp32's own rounding and left out. Where both operands have two
 // parts the products start from zero and are added to acc with a rounding addition: the matrix unit truncates when it

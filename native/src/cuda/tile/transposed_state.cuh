@@ -62,7 +62,7 @@ __device__ __forceinline__ void add_products(const UpdateFactors<T>& factors, fl
     const T* value = factors.value + warp_value_column();
 #pragma unroll 1
     for (int first = 0; first < kChunk; first += kSteps * Op::kK) {
-        FragmentA<2> a[kSteps];
+        FragmentA<Op::kUpdateParts> a[kSteps];
 #pragma unroll
         for (int step = 0; step < kSteps; ++step) {
             const int k = first + step * Op::kK;
