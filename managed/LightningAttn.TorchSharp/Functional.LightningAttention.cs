@@ -24,8 +24,8 @@ public static partial class Functional
     /// The recurrence is that of Lightning Attention-2 (Qin et al., 2024, arXiv:2401.04658). q, k and v may have any
     /// strides: a unit last stride is read in place, anything else is copied first. Arithmetic and states are fp32,
     /// fp64 for fp64 inputs. Where <c>torch.backends.cuda.matmul.allow_tf32</c> is on when the operator is called, the
-    /// products of fp32 inputs on CUDA round their factors to tf32, in its backward pass too, except for the gradient of
-    /// ed. Saved for the backward pass are the inputs alone, until the outputs are disposed.
+    /// products of fp32 inputs on CUDA round their factors to tf32, in its backward pass too, except for the gradient
+    /// of ed. Saved for the backward pass are the inputs alone, until the outputs are disposed.
     /// </remarks>
     /// <param name="q">Queries [B, Hk, N, D]: bfloat16, float16, float32, or float64 (CPU only). D: any size on the
     /// CPU, a multiple of 8 from 16 to 256 on CUDA.</param>
