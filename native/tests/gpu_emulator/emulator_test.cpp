@@ -174,6 +174,11 @@ TEST(Emulator, ConversionsRoundAsPtxSays) {
     EXPECT_EQ(0x3f82u, ptx::pack_bf16(1.01171875f, 0.0f)) << "a tie goes to the even neighbour";
     EXPECT_EQ(1.0f, ptx::unpack_bf16(0x3f80'4000u).y);
     EXPECT_EQ(2.0f, ptx::unpack_bf16(0x3f80'4000u).x);
+    EXPECT_EQ(0x3c00'c000u, ptx::pack_half(-2.0f, 1.0f));
+    EXPECT_EQ(0x3c02u, ptx::pack_half(1.00146484375f, 0.0f)) << "a tie goes to the even neighbour";
+    EXPECT_EQ(0x7c00u, ptx::pack_half(65520.0f, 0.0f));
+    EXPECT_EQ(1.0f, ptx::unpack_half(0x3c00'c000u).y);
+    EXPECT_EQ(-2.0f, ptx::unpack_half(0x3c00'c000u).x);
     EXPECT_EQ(0x3f80'2000u, ptx::round_to_tf32(std::bit_cast<float>(0x3f80'1000u))) << "a tie goes away from zero";
     EXPECT_EQ(0x3f80'0000u, ptx::round_to_tf32(std::bit_cast<float>(0x3f80'0fffu)));
     EXPECT_EQ(0x7f80'0000u, ptx::round_to_tf32(std::bit_cast<float>(0x7f80'0000u)));

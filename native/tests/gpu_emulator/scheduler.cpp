@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -28,6 +29,15 @@ struct Unwind {};
 std::size_t page_bytes() {
     static const std::size_t bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     return bytes;
+}
+
+// A context that begins with entry() on a stack of its own.
+void prepare(ucontext_t& context, char* stack, void (*entry)()) {
+    getcontext(&context);
+    context.uc_stack.ss_sp = stack;
+    context.uc_stack.ss_size = Stacks::bytes();
+    context.uc_link = nullptr;
+    makecontext(&context, entry, 0);
 }
 
 } // namespace
@@ -59,18 +69,17 @@ Scheduler::Scheduler(int threads, const Stacks& stacks, std::mt19937_64& random,
       fibers_(static_cast<std::size_t>(threads) + 1),
       running_(threads),
       came_from_(threads) {
-    const int warps = threads / kWarp;
-    slow_warp_ = static_cast<int>(random_() % static_cast<uint64_t>(2 * warps));
-    if (slow_warp_ >= warps) slow_warp_ = -1;
+    order_ = static_cast<Order>(random_() % 3);
+    const uint64_t salt = random_();
+    for (int thread = 0; thread < threads; ++thread) {
+        const int unit = order_ == Order::kWarps ? thread / kWarp : thread;
+        priorities_.push_back(static_cast<int64_t>(std::mt19937_64(salt + static_cast<uint64_t>(unit))() >> 1));
+    }
     for (int thread = 0; thread < threads; ++thread) {
         Fiber& fiber = fibers_[thread];
         fiber.stack_bottom = stacks.bottom(thread);
         fiber.stack_bytes = Stacks::bytes();
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = stacks.bottom(thread);
-        fiber.context.uc_stack.ss_size = Stacks::bytes();
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, &Scheduler::enter, 0);
+        prepare(fiber.context, stacks.bottom(thread), &Scheduler::enter);
         make_ready(thread);
     }
 }
@@ -96,6 +105,10 @@ void Scheduler::wake(Wait::For what, uint32_t id) {
 }
 
 void Scheduler::yield() {
+    --lowest_priority_;
+    const int first = order_ == Order::kWarps ? running_ / kWarp * kWarp : running_;
+    const int end = order_ == Order::kWarps ? first + kWarp : first + 1;
+    std::fill(priorities_.begin() + first, priorities_.begin() + end, lowest_priority_);
     make_ready(running_);
     suspend();
 }
@@ -139,16 +152,21 @@ int Scheduler::choose() {
     if (failure_) return threads_;
     for (;;) {
         surroundings_.tick();
-        std::vector<int>& ready = ready_.empty() ? ready_slow_ : ready_;
-        if (!ready.empty()) {
-            std::swap(ready[random_() % ready.size()], ready.back());
-            const int thread = ready.back();
-            ready.pop_back();
-            return thread;
-        }
+        if (!ready_.empty()) return take_ready();
         if (ended_ == threads_) return threads_;
         if (!surroundings_.progress()) throw Error(deadlock());
     }
+}
+
+int Scheduler::take_ready() {
+    std::swap(ready_[random_() % ready_.size()], ready_.back());
+    if (order_ != Order::kUniform) {
+        const auto lower = [&](int a, int b) { return priorities_[a] < priorities_[b]; };
+        std::swap(*std::max_element(ready_.begin(), ready_.end(), lower), ready_.back());
+    }
+    const int thread = ready_.back();
+    ready_.pop_back();
+    return thread;
 }
 
 void Scheduler::transfer(int to, [[maybe_unused]] bool ended) {
@@ -183,7 +201,7 @@ void Scheduler::arrived() {
 
 void Scheduler::make_ready(int thread) {
     fibers_[thread].state = Fiber::State::kReady;
-    (thread / kWarp == slow_warp_ ? ready_slow_ : ready_).push_back(thread);
+    ready_.push_back(thread);
 }
 
 void Scheduler::unwind_others() {

@@ -1,4 +1,6 @@
-// The threads of a block as fibers in one OS thread: one runs until it has to wait, then a random other one does.
+// The threads of a block as fibers in one OS thread: one runs until it has to wait, then another one does. Which one is
+// random: any that can run in some blocks; in others that of the highest priority, where warps or single threads fall
+// behind all others at random moments, so that they are far behind now and then.
 #pragma once
 
 #include <ucontext.h>
@@ -73,10 +75,12 @@ public:
 
     void wake(Wait::For what, uint32_t id);
 
-    // Lets another thread run.
+    // Lets another thread run, and in most blocks all that can.
     void yield();
 
 private:
+    enum class Order { kUniform, kWarps, kThreads };
+
     struct Fiber {
         enum class State { kReady, kBlocked, kEnded };
 
@@ -93,6 +97,7 @@ private:
     void run_body();
     void suspend();
     int choose();
+    int take_ready();
     void transfer(int to, bool ended = false);
     void arrived();
     void make_ready(int thread);
@@ -104,8 +109,9 @@ private:
     Surroundings& surroundings_;
     std::vector<Fiber> fibers_; // of the threads, then run()'s
     std::vector<int> ready_;
-    std::vector<int> ready_slow_; // run only when no other can
-    int slow_warp_;               // or none: -1
+    Order order_;
+    std::vector<int64_t> priorities_; // of threads
+    int64_t lowest_priority_ = 0;
     int running_;
     int came_from_;
     int ended_ = 0;

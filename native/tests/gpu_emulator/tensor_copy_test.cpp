@@ -280,8 +280,10 @@ TEST(TensorCopyErrors, RulesOfTheDriver) {
 TEST(TensorCopyErrors, MisusedCopies) {
     Tensor tensor;
     const ptx::TensorMap map = tensor.map({64, 64, 1, 1});
+    Config config = kConfig;
+    config.timing = Timing::kLate;
     const auto use = [&](auto&& body) {
-        return error_of(kConfig, [&](char* memory) {
+        return error_of(config, [&](char* memory) {
             if (threadIdx.x != 0) return;
             Shared& shared = *reinterpret_cast<Shared*>(memory);
             ptx::mbarrier_init(shared.full, 1);
