@@ -38,8 +38,9 @@ Status forward_workspace_size(const lattn_forward_params& params, uint64_t& byte
     if (!wants_segmented_scan(params)) return ok();
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(params.problem.device_index, device));
-    LATTN_RETURN_IF_ERROR(check_segmented_scan(*device, params));
-    bytes = segmented_scan_workspace_bytes(*device, params);
+    int kernel = 0;
+    LATTN_RETURN_IF_ERROR(check_segmented_scan(*device, params, kernel));
+    bytes = segmented_scan_workspace_bytes(*device, params, kernel);
     return ok();
 }
 
@@ -49,8 +50,9 @@ Status forward(const lattn_forward_params& params) {
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(params.problem.device_index, device));
     if (!wants_segmented_scan(params)) return forward_by_scan(*device, params);
-    LATTN_RETURN_IF_ERROR(check_segmented_scan(*device, params));
-    return launch_segmented_scan(*device, params);
+    int kernel = 0;
+    LATTN_RETURN_IF_ERROR(check_segmented_scan(*device, params, kernel));
+    return launch_segmented_scan(*device, params, kernel);
 }
 
 } // namespace lattn::cuda

@@ -18,6 +18,7 @@ LATTN_DECLARE_FATBIN(scan_fp16)
 LATTN_DECLARE_FATBIN(scan_fp32)
 LATTN_DECLARE_FATBIN(scan_tf32)
 LATTN_DECLARE_FATBIN(segmented_scan_bf16_sm90a)
+LATTN_DECLARE_FATBIN(segmented_scan_fp16_sm90a)
 LATTN_DECLARE_FATBIN(decay_grad)
 LATTN_DECLARE_FATBIN(group_sum)
 LATTN_DECLARE_FATBIN(decode)
@@ -32,6 +33,7 @@ enum ModuleIndex {
     kScanFp32,
     kScanTf32,
     kSegmentedScanBf16,
+    kSegmentedScanFp16,
     kDecayGradModule,
     kGroupSumModule,
     kDecodeModule
@@ -45,6 +47,7 @@ const Module modules[kModuleCount] = {LATTN_MODULE(scan_bf16),
                                       LATTN_MODULE(scan_fp32),
                                       LATTN_MODULE(scan_tf32),
                                       LATTN_MODULE(segmented_scan_bf16_sm90a),
+                                      LATTN_MODULE(segmented_scan_fp16_sm90a),
                                       LATTN_MODULE(decay_grad),
                                       LATTN_MODULE(group_sum),
                                       LATTN_MODULE(decode)};
@@ -133,10 +136,28 @@ constexpr Kernel kernels[] = {
     scan_tf32<256>("lattn_scan_tf32_d256"),
     segmented_scan<64>(LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d64", kSegmentedScanBf16),
     segmented_scan<128>(LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d128", kSegmentedScanBf16),
+    segmented_scan<192>(LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d192", kSegmentedScanBf16),
+    segmented_scan<256>(LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d256", kSegmentedScanBf16),
+    segmented_scan<64>(LATTN_FLOAT16, "lattn_segmented_scan_fp16_d64", kSegmentedScanFp16),
+    segmented_scan<128>(LATTN_FLOAT16, "lattn_segmented_scan_fp16_d128", kSegmentedScanFp16),
+    segmented_scan<192>(LATTN_FLOAT16, "lattn_segmented_scan_fp16_d192", kSegmentedScanFp16),
+    segmented_scan<256>(LATTN_FLOAT16, "lattn_segmented_scan_fp16_d256", kSegmentedScanFp16),
     segment_sums<64>(LATTN_BFLOAT16, "lattn_segment_sums_bf16_d64", kSegmentedScanBf16),
     segment_sums<128>(LATTN_BFLOAT16, "lattn_segment_sums_bf16_d128", kSegmentedScanBf16),
+    segment_sums<192>(LATTN_BFLOAT16, "lattn_segment_sums_bf16_d192", kSegmentedScanBf16),
+    segment_sums<256>(LATTN_BFLOAT16, "lattn_segment_sums_bf16_d256", kSegmentedScanBf16),
+    segment_sums<64>(LATTN_FLOAT16, "lattn_segment_sums_fp16_d64", kSegmentedScanFp16),
+    segment_sums<128>(LATTN_FLOAT16, "lattn_segment_sums_fp16_d128", kSegmentedScanFp16),
+    segment_sums<192>(LATTN_FLOAT16, "lattn_segment_sums_fp16_d192", kSegmentedScanFp16),
+    segment_sums<256>(LATTN_FLOAT16, "lattn_segment_sums_fp16_d256", kSegmentedScanFp16),
     combine_segments<64>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d64", kSegmentedScanBf16),
     combine_segments<128>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d128", kSegmentedScanBf16),
+    combine_segments<192>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d192", kSegmentedScanBf16),
+    combine_segments<256>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d256", kSegmentedScanBf16),
+    combine_segments<64>(LATTN_FLOAT16, "lattn_combine_segments_fp16_d64", kSegmentedScanFp16),
+    combine_segments<128>(LATTN_FLOAT16, "lattn_combine_segments_fp16_d128", kSegmentedScanFp16),
+    combine_segments<192>(LATTN_FLOAT16, "lattn_combine_segments_fp16_d192", kSegmentedScanFp16),
+    combine_segments<256>(LATTN_FLOAT16, "lattn_combine_segments_fp16_d256", kSegmentedScanFp16),
     decay_grad<2>(LATTN_BFLOAT16, "lattn_decay_grad_bf16"),
     decay_grad<2>(LATTN_FLOAT16, "lattn_decay_grad_fp16"),
     decay_grad<4>(LATTN_FLOAT32, "lattn_decay_grad_fp32"),

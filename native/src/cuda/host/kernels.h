@@ -34,8 +34,8 @@ struct Kernel {
     int shared_bytes;
 };
 
-constexpr int kModuleCount = 8;
-constexpr int kKernelCount = 38;
+constexpr int kModuleCount = 9;
+constexpr int kKernelCount = 56;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);

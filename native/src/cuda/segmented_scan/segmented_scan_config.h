@@ -12,6 +12,9 @@ constexpr int kSegmentTokens = 2048;
 // Shared memory of one block on sm_90.
 constexpr std::size_t kHopperSharedBytes = 227 * 1024;
 
+// The largest row dimension of which registers hold S beside U; S of larger ones lies in the workspace.
+constexpr int kBeforeInRegistersDim = 128;
+
 template <int kRowDim>
 struct SegmentedScanConfig {
     static constexpr int kChunk = 64;     // tokens
@@ -39,7 +42,7 @@ struct SegmentedScanConfig {
     static constexpr int kStateBuffers = 2;
     static constexpr int kOutputBuffers = 2;
     static constexpr std::size_t kFixedBytes = kStateBuffers * kStateBytes + kOutputBuffers * kTileBytes;
-    static constexpr std::size_t kTableBytes = 1024; // barriers and powers of g
+    static constexpr std::size_t kTableBytes = 1024; // barriers, powers of g, scales
 
     static constexpr int kFittingStages =
         static_cast<int>((kHopperSharedBytes - kFixedBytes - kTableBytes - 1024) / kStageBytes);
@@ -47,8 +50,9 @@ struct SegmentedScanConfig {
     // 1024 bytes more than the tiles need: the launch does not promise their alignment.
     static constexpr std::size_t kSharedBytes = kStages * kStageBytes + kFixedBytes + kTableBytes + 1024;
 
-    // A state of one CTA as its registers hold it, kStateThreads x kRowDim / 2.
+    // A state of one CTA: kRowDim / 2 values of each of kStateThreads threads, value i of all threads side by side.
     static constexpr int kStateFloats = kRowDim * kValueCols;
+    static constexpr bool kBeforeInRegisters = kRowDim <= kBeforeInRegistersDim;
 
     static_assert(kRowDim % 64 == 0 && kStages >= 2);
 };

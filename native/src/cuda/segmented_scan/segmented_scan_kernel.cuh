@@ -1,7 +1,7 @@
 // The segmented scan on wgmma (sm_90a); segmented_scan_params.h has the formulas, docs/kernels/forward.md the reasons.
 //
 // Grid: one CTA per (batch, head, slice of 64 value columns), or one for each of its segments. Three roles:
-//   one thread        a, b, c of chunk after chunk into a ring of stages
+//   loading warp      a, b, c of chunk after chunk into a ring of stages
 //   state warps       U^T [E x A] in fp32 accumulators, S^T beside it. Per chunk: X^T = g^n S^T + U^T, rounded, to
 //   shared
 //                     memory for the output; then U^T = g^m U^T + (w c)^T b with w c in two parts, so that U keeps
@@ -10,13 +10,14 @@
 // The state warps work one chunk ahead of the output warps. A CTA of the pass over sums has no output warps.
 #pragma once
 
-#include "ptx/convert.cuh"
+#include "ptx/elect.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/named_barrier.cuh"
 #include "ptx/register_count.cuh"
 #include "ptx/stmatrix.cuh"
 #include "ptx/tensor_copy.cuh"
 #include "ptx/wgmma.cuh"
+#include "segmented_scan/element.cuh"
 #include "segmented_scan/segmented_scan_config.h"
 #include "segmented_scan/segmented_scan_params.h"
 #include "tile/decay.cuh"
@@ -26,6 +27,7 @@ namespace lattn::cuda {
 template <typename T, int kRowDim, bool kWithOutput>
 struct SegmentedScan {
     using Config = SegmentedScanConfig<kRowDim>;
+    using Element = ScanElement<T>;
     static constexpr int kChunk = Config::kChunk;
     static constexpr int kStages = Config::kStages;
     static constexpr int kRowTiles = Config::kRowTiles;
@@ -40,9 +42,39 @@ struct SegmentedScan {
 
     using ByRow = ptx::Wgmma<T, ptx::BOrder::kKContiguous>;
     using ByColumn = ptx::Wgmma<T, ptx::BOrder::kNContiguous>;
-    using State = float[kStateValues];
     using ChunkTile = float[32]; // 64 x 64 in a warpgroup's accumulators
     using OperandA = uint32_t[4];
+
+    // U^T in the accumulators of products of kPartCols columns.
+    struct State {
+        static constexpr int kPartCols = kRowDim % 128 == 0 ? 128 : 64;
+        static constexpr int kParts = kRowDim / kPartCols;
+        static constexpr int kPartValues = kPartCols / 2;
+        float part[kParts][kPartValues];
+
+        __device__ float& operator[](int i) { return part[i / kPartValues][i % kPartValues]; }
+        __device__ float operator[](int i) const { return part[i / kPartValues][i % kPartValues]; }
+    };
+
+    // S^T, in registers or in the workspace.
+    struct Before {
+        float values[Config::kBeforeInRegisters ? kStateValues : 1];
+        float* workspace; // NULL: zeros
+
+        __device__ float operator[](int i) const {
+            if constexpr (Config::kBeforeInRegisters)
+                return values[i];
+            else
+                return workspace != nullptr ? workspace[i * Config::kStateThreads] : 0.0f;
+        }
+
+        __device__ void set(int i, float value) {
+            if constexpr (Config::kBeforeInRegisters)
+                values[i] = value;
+            else
+                workspace[i * Config::kStateThreads] = value;
+        }
+    };
 
     struct Stage {
         char a[kRowTiles * kTileBytes];
@@ -58,7 +90,8 @@ struct SegmentedScan {
         ptx::Mbarrier empty[kStages];
         ptx::Mbarrier state_full[Config::kStateBuffers];
         ptx::Mbarrier state_empty[Config::kStateBuffers];
-        float power[kChunk + 1]; // g^n
+        float power[kChunk + 1];                                      // g^n
+        float state_scale[Config::kStateBuffers][Config::kValueCols]; // of the rows of X^T, if they are scaled
     };
     static_assert(sizeof(Shared) + 1024 <= Config::kSharedBytes);
 
@@ -79,7 +112,7 @@ struct SegmentedScan {
             const int chunks = static_cast<int>((p.tokens + kChunk - 1) / kChunk);
             first_chunk = 0;
             end_chunk = chunks;
-            if (p.segments_state != nullptr) {
+            if (p.split) {
                 // The last segments first: their b and c were read last by the pass over sums.
                 const int round = static_cast<int>(blockIdx.x) / sequences;
                 const int segment = kWithOutput ? p.segments - 1 - round : round;
@@ -159,31 +192,50 @@ struct SegmentedScan {
         }
     };
 
-    // ---- loading: one thread
+    // ---- loading warp
 
-    __device__ static void load_tensor(const BoxedTensor& tensor, char* tiles, int count, int first_column,
-                                       const Job& job, int chunk, ptx::Mbarrier& full) {
-        for (int tile = 0; tile < count; ++tile)
-            ptx::load_box(
-                tiles + tile * kTileBytes, tensor.map, full,
-                {first_column + tile * 64, chunk * kChunk, tensor.repeats_heads ? 0 : job.head / tensor.heads_per_head,
-                 tensor.repeats_batch ? 0 : job.batch});
-    }
+    // Where a tensor's boxes of a job lie.
+    struct Source {
+        const ptx::TensorMap& map;
+        int first_column;
+        int head;
+        int batch;
+
+        __device__ Source(const BoxedTensor& tensor, const Job& job, int column)
+            : map(tensor.map),
+              first_column(column),
+              head(tensor.repeats_heads ? 0 : job.head / tensor.heads_per_head),
+              batch(tensor.repeats_batch ? 0 : job.batch) {
+            ptx::prefetch_map(map);
+        }
+
+        template <int kTiles>
+        __device__ void load(char (&tiles)[kTiles], int first_token, ptx::Mbarrier& full) const {
+#pragma unroll
+            for (int tile = 0; tile < kTiles / kTileBytes; ++tile)
+                ptx::load_box(tiles + tile * kTileBytes, map, full,
+                              {first_column + tile * 64, first_token, head, batch});
+        }
+    };
 
     __device__ static void run_loads(const SegmentedScanParams& p, Shared& shared) {
         const Job job(p);
-        ptx::prefetch_map(p.b.map);
-        ptx::prefetch_map(p.c.map);
-        if (kWithOutput) ptx::prefetch_map(p.a.map);
+        const Source a(kWithOutput ? p.a : p.b, job, 0);
+        const Source b(p.b, job, 0);
+        const Source c(p.c, job, job.value_column());
         Ring<kStages> ring;
+#pragma unroll 1
         for (int chunk = job.first_chunk; chunk < job.end_chunk; ++chunk, ring.advance()) {
             Stage& stage = shared.stage[ring.index];
             ptx::Mbarrier& full = shared.full[ring.index];
             ptx::mbarrier_wait(shared.empty[ring.index], ring.parity ^ 1);
-            ptx::mbarrier_arrive_expect_bytes(full, ((kWithOutput ? 2 : 1) * kRowTiles + 1) * kTileBytes);
-            load_tensor(p.b, stage.b, kRowTiles, 0, job, chunk, full);
-            if (kWithOutput) load_tensor(p.a, stage.a, kRowTiles, 0, job, chunk, full);
-            load_tensor(p.c, stage.c, 1, job.value_column(), job, chunk, full);
+            if (ptx::elect_one()) {
+                ptx::mbarrier_arrive_expect_bytes(full, ((kWithOutput ? 2 : 1) * kRowTiles + 1) * kTileBytes);
+                b.load(stage.b, chunk * kChunk, full);
+                if (kWithOutput) a.load(stage.a, chunk * kChunk, full);
+                c.load(stage.c, chunk * kChunk, full);
+            }
+            __syncwarp();
         }
     }
 
@@ -219,48 +271,89 @@ struct SegmentedScan {
     }
 
     __device__ static void write_state(const SegmentedScanParams& p, const StateView& view, int64_t block,
-                                       const Job& job, float decay, const State& before, const State& sum) {
+                                       const Job& job, float decay, const Before& before, const State& sum) {
         for_each_value(p, view, block, job,
                        [&](int i, float& element) { element = combined(decay, before[i], sum[i]); });
     }
 
-    // This thread's values of the state of a segment in the workspace, four at a time kStateThreads apart.
-    __device__ static float4* workspace_state(const SegmentedScanParams& p, const Job& job, int entry) {
+    // Where this thread's values of S of a segment lie in the workspace. Without a split all segments share one place.
+    __device__ static float* workspace_state(const SegmentedScanParams& p, const Job& job, int segment) {
         const int64_t sequence = (int64_t{job.batch} * p.heads + job.head) * p.value_slices + job.slice;
-        float* state = p.segments_state + (sequence * (p.segments - 1) + entry) * Config::kStateFloats;
-        return reinterpret_cast<float4*>(state) + threadIdx.x;
+        const int entry = p.split ? segment - (Config::kBeforeInRegisters ? 1 : 0) : 0;
+        return p.workspace + (sequence * p.state_entries + entry) * Config::kStateFloats + threadIdx.x;
     }
 
-    __device__ static void load_state_before(const SegmentedScanParams& p, const Job& job, State& before) {
-        if (p.segments_state != nullptr && job.segment() > 0) {
-            const float4* values = workspace_state(p, job, job.segment() - 1);
+    __device__ static Before state_before(const SegmentedScanParams& p, const Job& job) {
+        Before before = {};
+        const bool combined_before = p.split && job.segment() > 0;
+        if constexpr (Config::kBeforeInRegisters) {
+            if (combined_before) {
+                const float* values = workspace_state(p, job, job.segment());
 #pragma unroll
-            for (int i = 0; i < kStateValues / 4; ++i) {
-                const float4 four = values[i * Config::kStateThreads];
-                before[4 * i] = four.x;
-                before[4 * i + 1] = four.y;
-                before[4 * i + 2] = four.z;
-                before[4 * i + 3] = four.w;
+                for (int i = 0; i < kStateValues; ++i) before.values[i] = values[i * Config::kStateThreads];
             }
-        } else if (p.initial.data != nullptr) {
-            for_each_value(p, p.initial, 0, job, [&](int i, float element) { before[i] = element; });
+        } else if (combined_before || p.initial.data != nullptr) {
+            before.workspace = workspace_state(p, job, job.segment());
+        }
+        if (!combined_before && p.initial.data != nullptr) {
+            if constexpr (!Config::kBeforeInRegisters) {
+                // What lies outside the state is zero too.
+#pragma unroll
+                for (int i = 0; i < kStateValues; ++i) before.set(i, 0.0f);
+            }
+            for_each_value(p, p.initial, 0, job, [&](int i, float element) { before.set(i, element); });
+        }
+        return before;
+    }
+
+    // S <- g^L S + U, U <- 0
+    __device__ static void end_segment(const SegmentedScanParams& p, const Job& job, float decay, Before& before,
+                                       State& sum) {
+        const Before old = before;
+        if constexpr (!Config::kBeforeInRegisters) before.workspace = workspace_state(p, job, 0);
+#pragma unroll
+        for (int i = 0; i < kStateValues; ++i) {
+            before.set(i, combined(decay, old[i], sum[i]));
+            sum[i] = 0.0f;
         }
     }
 
     // X^T = g^n S^T + U^T, rounded, to shared memory.
-    __device__ static void publish_state(char* tiles, float decay, const State& before, const State& sum) {
-        const uint32_t base = ptx::shared_address(tiles);
+    __device__ static void publish_state(Shared& shared, int buffer, float decay, const Before& before,
+                                         const State& sum) {
+        const uint32_t tiles = ptx::shared_address(shared.state[buffer]);
         const int row = warp_in_group() * 16;
+        float inverse[2] = {1.0f, 1.0f}; // of the scale of this thread's rows
+        if constexpr (Element::kScaled) {
+            const int lane = threadIdx.x % 32;
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                float largest = 0.0f;
+#pragma unroll
+                for (int i = half * 2; i < kStateValues; i += 4) {
+                    largest = fmaxf(largest, fabsf(combined(decay, before[i], sum[i])));
+                    largest = fmaxf(largest, fabsf(combined(decay, before[i + 1], sum[i + 1])));
+                }
+                const int exponent = scale_exponent(largest_of_row(largest), -113);
+                inverse[half] = power_of_two(-exponent);
+                if (lane % 4 == 0) shared.state_scale[buffer][row + half * 8 + lane / 4] = power_of_two(exponent);
+            }
+        }
 #pragma unroll
         for (int step = 0; step < kRowSteps; ++step) {
             uint32_t rounded[4];
 #pragma unroll
             for (int pair = 0; pair < 4; ++pair) {
                 const int i = step * 8 + pair * 2;
-                rounded[pair] =
-                    ptx::pack_bf16(combined(decay, before[i], sum[i]), combined(decay, before[i + 1], sum[i + 1]));
+                float x = combined(decay, before[i], sum[i]);
+                float y = combined(decay, before[i + 1], sum[i + 1]);
+                if constexpr (Element::kScaled) {
+                    x *= inverse[pair % 2];
+                    y *= inverse[pair % 2];
+                }
+                rounded[pair] = Element::pack(x, y);
             }
-            ptx::stmatrix_x4(part_address(base, row, step * 2), rounded);
+            ptx::stmatrix_x4(part_address(tiles, row, step * 2), rounded);
         }
         ptx::fence_async_shared();
     }
@@ -286,13 +379,13 @@ struct SegmentedScan {
                 const float next_weight = power[max(last - 1, 0)];
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
-                    const float2 exact = ptx::unpack_bf16(value[u * 2 + half]);
+                    const float2 exact = Element::unpack(value[u * 2 + half]);
                     const float x = exact.x * weight;
                     const float y = exact.y * next_weight;
-                    const uint32_t rounded = ptx::pack_bf16(x, y);
-                    const float2 kept = ptx::unpack_bf16(rounded);
+                    const uint32_t rounded = Element::pack(x, y);
+                    const float2 kept = Element::unpack(rounded);
                     weighted.high[step][u * 2 + half] = rounded;
-                    weighted.low[step][u * 2 + half] = ptx::pack_bf16(x - kept.x, y - kept.y);
+                    weighted.low[step][u * 2 + half] = Element::pack(x - kept.x, y - kept.y);
                 }
             }
         }
@@ -304,9 +397,13 @@ struct SegmentedScan {
         ptx::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < kTokenSteps; ++step) {
-            const uint64_t rows = ptx::wgmma_operand(base + step * 2048, kTileBytes);
-            ByColumn::multiply(sum, weighted.high[step], rows, true);
-            ByColumn::multiply(sum, weighted.low[step], rows, true);
+#pragma unroll
+            for (int part = 0; part < State::kParts; ++part) {
+                const uint32_t tiles = base + part * (State::kPartCols / 64) * kTileBytes;
+                const uint64_t rows = ptx::wgmma_operand(tiles + step * 2048, kTileBytes);
+                ByColumn::multiply(sum.part[part], weighted.high[step], rows, true);
+                ByColumn::multiply(sum.part[part], weighted.low[step], rows, true);
+            }
         }
         ptx::wgmma_commit();
     }
@@ -315,8 +412,7 @@ struct SegmentedScan {
         const Job job(p);
         const float rate = p.decay_rate[job.head];
         State sum = {};
-        State before = {};
-        load_state_before(p, job, before);
+        Before before = state_before(p, job);
 
         Ring<kStages> ring;
         Ring<Config::kStateBuffers> state_ring;
@@ -326,21 +422,15 @@ struct SegmentedScan {
         weigh_values(shared.stage[0].c, shared.power, tokens_of(p, job.first_chunk), weighted);
         for (int chunk = job.first_chunk; chunk < job.end_chunk; ++chunk, state_ring.advance()) {
             const int in_segment = chunk % Config::kChunksPerSegment * kChunk; // tokens before the chunk
-            if (in_segment == 0 && chunk > job.first_chunk) {
-                const float decay = expf(-rate * static_cast<float>(kSegmentTokens));
-#pragma unroll
-                for (int i = 0; i < kStateValues; ++i) {
-                    before[i] = combined(decay, before[i], sum[i]);
-                    sum[i] = 0.0f;
-                }
-            }
+            if (in_segment == 0 && chunk > job.first_chunk)
+                end_segment(p, job, expf(-rate * static_cast<float>(kSegmentTokens)), before, sum);
             if (kWithOutput) {
                 const float decay = expf(-rate * static_cast<float>(in_segment));
                 if (p.block_states.data != nullptr && blocks.begins_here())
                     write_state(p, p.block_states, blocks.index, job, decay, before, sum);
                 blocks.advance();
                 ptx::mbarrier_wait(shared.state_empty[state_ring.index], state_ring.parity ^ 1);
-                publish_state(shared.state[state_ring.index], decay, before, sum);
+                publish_state(shared, state_ring.index, decay, before, sum);
                 arrive_warp(shared.state_full[state_ring.index]);
             }
 
@@ -358,17 +448,16 @@ struct SegmentedScan {
                 weigh_values(shared.stage[ring.index].c, shared.power, tokens_of(p, chunk + 1), next);
             }
             ptx::wgmma_wait<0>();
-            ptx::touch(sum);
+#pragma unroll
+            for (int part = 0; part < State::kParts; ++part) ptx::touch(sum.part[part]);
             arrive_warp(shared.empty[stage]);
             weighted = next;
         }
 
         if (!kWithOutput) {
-            float4* values = workspace_state(p, job, job.segment());
+            float* values = workspace_state(p, job, job.segment() + 1);
 #pragma unroll
-            for (int i = 0; i < kStateValues / 4; ++i)
-                values[i * Config::kStateThreads] =
-                    make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]);
+            for (int i = 0; i < kStateValues; ++i) values[i * Config::kStateThreads] = sum[i];
         } else if (p.final.data != nullptr && int64_t{job.end_chunk} * kChunk >= p.tokens) {
             const int64_t segment_begin = int64_t{(job.end_chunk - 1) / Config::kChunksPerSegment} * kSegmentTokens;
             write_state(p, p.final, 0, job, expf(-rate * static_cast<float>(p.tokens - segment_begin)), before, sum);
@@ -394,6 +483,40 @@ struct SegmentedScan {
         ptx::wgmma_commit();
     }
 
+    // Powers of two of this thread's two rows of a chunk's tile.
+    struct RowScale {
+        float scale[2];
+        float inverse[2];
+    };
+
+    __device__ static void multiply_rows_by(ChunkTile& tile, const float (&factor)[2]) {
+#pragma unroll
+        for (int i = 0; i < 32; ++i) tile[i] *= factor[i / 2 % 2];
+    }
+
+    // Divides every row by its scale. A row of small scores is not brought up by more than 2^24, so that the other part
+    // of the output, which takes the same factor, cannot overflow.
+    __device__ static RowScale scale_rows(ChunkTile& tile) {
+        RowScale rows;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            float largest = 0.0f;
+#pragma unroll
+            for (int i = half * 2; i < 32; i += 4) largest = fmaxf(largest, fmaxf(fabsf(tile[i]), fabsf(tile[i + 1])));
+            const int exponent = scale_exponent(largest_of_row(largest), -24);
+            rows.scale[half] = power_of_two(exponent);
+            rows.inverse[half] = power_of_two(-exponent);
+        }
+        multiply_rows_by(tile, rows.inverse);
+        return rows;
+    }
+
+    __device__ static void scale_columns(ChunkTile& tile, const float* scale) {
+        const int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int i = 0; i < 32; ++i) tile[i] *= scale[i / 4 * 8 + lane % 4 * 2 + i % 2];
+    }
+
     __device__ static void write_output(const ChunkTile& values, char* tile) {
         const uint32_t base = ptx::shared_address(tile);
 #pragma unroll
@@ -401,7 +524,7 @@ struct SegmentedScan {
             uint32_t rounded[4];
 #pragma unroll
             for (int pair = 0; pair < 4; ++pair)
-                rounded[pair] = ptx::pack_bf16(values[step * 8 + pair * 2], values[step * 8 + pair * 2 + 1]);
+                rounded[pair] = Element::pack(values[step * 8 + pair * 2], values[step * 8 + pair * 2 + 1]);
             ptx::stmatrix_x4(part_address(base, warp_in_group() * 16, step * 2), rounded);
         }
         ptx::fence_async_shared();
@@ -443,17 +566,20 @@ struct SegmentedScan {
 
             ptx::wgmma_wait<1>();
             ptx::touch(scores);
+#pragma unroll
+            for (int i = 0; i < 32; ++i) scores[i] *= pair_weight[i];
+            RowScale score_scale;
+            if constexpr (Element::kScaled) score_scale = scale_rows(scores);
             OperandA weighted[kTokenSteps];
 #pragma unroll
-            for (int i = 0; i < 32; i += 2)
-                weighted[i / 8][i / 2 % 4] =
-                    ptx::pack_bf16(scores[i] * pair_weight[i], scores[i + 1] * pair_weight[i + 1]);
+            for (int i = 0; i < 32; i += 2) weighted[i / 8][i / 2 % 4] = Element::pack(scores[i], scores[i + 1]);
 
             ptx::wgmma_wait<0>();
             ptx::touch(out);
+            if constexpr (Element::kScaled) scale_columns(out, shared.state_scale[state_ring.index]);
             arrive_warp(shared.state_empty[state_ring.index]);
-#pragma unroll
-            for (int i = 0; i < 32; ++i) out[i] *= read_weight[i / 2 % 2];
+            multiply_rows_by(out, read_weight);
+            if constexpr (Element::kScaled) multiply_rows_by(out, score_scale.inverse);
             ptx::wgmma_fence();
             const uint32_t values = ptx::shared_address(stage.c);
 #pragma unroll
@@ -467,6 +593,7 @@ struct SegmentedScan {
             ptx::wgmma_wait<0>();
             ptx::touch(out);
             arrive_warp(shared.empty[ring.index]);
+            if constexpr (Element::kScaled) multiply_rows_by(out, score_scale.scale);
             write_output(out, shared.out[out_ring.index]);
             ptx::barrier_sync(kOutputBarrier, Config::kOutputThreads);
             if (stores) {
@@ -503,7 +630,7 @@ struct SegmentedScan {
             run_output(p, shared);
         } else {
             if constexpr (kWithOutput) ptx::give_registers<Config::kLoadRegisters>();
-            if (threadIdx.x % Config::kStateThreads == 0) run_loads(p, shared);
+            if (warp % kWarpsPerGroup == 0) run_loads(p, shared);
         }
     }
 };
@@ -518,9 +645,9 @@ __device__ void combine_segments(const SegmentedScanParams& p) {
     const int index = static_cast<int>(blockIdx.x) % kBlocks * Config::kCombineThreads + threadIdx.x;
     const int head = sequence / p.value_slices % p.heads;
 
-    // Values i of all threads lie as SegmentedScan::workspace_state has them.
-    const int thread = index / 4 % Config::kStateThreads;
-    const int i = index / 4 / Config::kStateThreads * 4 + index % 4;
+    // The element of the state that value i of a thread is.
+    const int thread = index % Config::kStateThreads;
+    const int i = index / Config::kStateThreads;
     const int lane = thread % 32;
     const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
     const int column = sequence % p.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
@@ -530,9 +657,10 @@ __device__ void combine_segments(const SegmentedScanParams& p) {
         before = p.initial.data[sequence / p.value_slices / p.heads * p.initial.stride_b + head * p.initial.stride_h +
                                 row * p.initial.stride_row + column * p.initial.stride_column];
     const float decay = expf(-p.decay_rate[head] * static_cast<float>(kSegmentTokens));
-    float* state = p.segments_state + int64_t{sequence} * (p.segments - 1) * Config::kStateFloats + index;
+    const int first_entry = Config::kBeforeInRegisters ? 0 : 1; // that of the second segment
+    float* state = p.workspace + (int64_t{sequence} * p.state_entries + first_entry) * Config::kStateFloats + index;
 #pragma unroll 8
-    for (int segment = 0; segment < p.segments - 1; ++segment, state += Config::kStateFloats) {
+    for (int segment = 1; segment < p.segments; ++segment, state += Config::kStateFloats) {
         before = fmaf(decay, before, *state);
         *state = before;
     }

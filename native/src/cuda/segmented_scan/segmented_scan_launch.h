@@ -10,10 +10,10 @@ namespace lattn::cuda {
 Status find_segmented_scan(const Device& device, lattn_dtype dtype, int64_t head_dim_qk, int& kernel);
 
 // The same for one call: also its tensors must be ones that tensor copies can address.
-Status check_segmented_scan(const Device& device, const lattn_forward_params& params);
+Status check_segmented_scan(const Device& device, const lattn_forward_params& params, int& kernel);
 
 // For a call that passed the check.
-uint64_t segmented_scan_workspace_bytes(const Device& device, const lattn_forward_params& params);
-Status launch_segmented_scan(Device& device, const lattn_forward_params& params);
+uint64_t segmented_scan_workspace_bytes(const Device& device, const lattn_forward_params& params, int kernel);
+Status launch_segmented_scan(Device& device, const lattn_forward_params& params, int kernel);
 
 } // namespace lattn::cuda

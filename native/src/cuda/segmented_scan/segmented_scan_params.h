@@ -32,9 +32,14 @@ struct SegmentedScanParams {
     StateView initial;       // [B, H, A, E]
     StateView final;         // [B, H, A, E]
     StateView block_states;  // [B, H, blocks, A, E]: the state before each block is written here
-    // [B * H * value_slices, segments - 1] states as registers hold them: U of a segment from the pass over sums, S of
-    // the segment after it once they are combined. NULL: one CTA walks all segments of a sequence.
-    float* segments_state;
+    // [B * H * value_slices, state_entries] states as registers hold them; NULL if state_entries is 0.
+    //   split:      U of a segment from the pass over sums, at the entry of the segment after it; S of that segment
+    //   once
+    //               they are combined
+    //   not split:  S of the present segment, where registers have no room for it
+    float* workspace;
+    int32_t state_entries;
+    int32_t split; // 1: every segment has a CTA of its own, 0: one CTA walks all segments of a sequence
     int64_t tokens;
     int64_t block_size; // tokens, a multiple of the chunk
     int32_t batch;
