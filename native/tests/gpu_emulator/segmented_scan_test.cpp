@@ -158,9 +158,9 @@ Case small_case(lattn_dtype dtype, int64_t tokens, int64_t d, int64_t e) {
 class SegmentedScan : public ::testing::TestWithParam<lattn_dtype> {};
 
 TEST_P(SegmentedScan, EverySchedule) {
-    const Case c = small_case(GetParam(), 6 * 64 + 9, 64, 64);
-    emulator::for_each_schedule(
-        {}, 3, [&](const emulator::Config& config) { expect_right(c, Split::kWholeSequences, config); });
+    // Long enough for every ring to come round several times, with threads far apart.
+    const Case c = small_case(GetParam(), 23 * 64 + 9, 64, 64);
+    emulator::for_each_schedule({}, 6, [&](const auto& config) { expect_right(c, Split::kWholeSequences, config); });
 }
 
 TEST_P(SegmentedScan, Lengths) {

@@ -562,6 +562,7 @@ struct SegmentedScan {
 
             ptx::mbarrier_wait(shared.state_full[state_ring.index], state_ring.parity);
             ChunkTile out;
+            ptx::wgmma_fence();
             multiply_rows(rows, shared.state[state_ring.index], out);
 
             ptx::wgmma_wait<1>();
