@@ -121,7 +121,7 @@ Status Device::get_function(int kernel, CUfunction& function) {
     return ok();
 }
 
-Status Device::launch_untyped(int kernel, int64_t blocks, CUstream stream, void* params) {
+Status Device::launch_untyped(int kernel, int64_t blocks, CUstream stream, void* params, Start start) {
     if (blocks == 0) return ok();
     const Kernel& info = kernel_at(kernel);
     if (blocks > INT_MAX)
@@ -132,6 +132,21 @@ Status Device::launch_untyped(int kernel, int64_t blocks, CUstream stream, void*
     CUfunction function = nullptr;
     LATTN_RETURN_IF_ERROR(get_function(kernel, function));
     void* arguments[] = {params};
+    if (start == Start::kDuringPrior) {
+        CUlaunchAttribute attribute{};
+        attribute.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        attribute.value.programmaticStreamSerializationAllowed = 1;
+        CUlaunchConfig config{};
+        config.gridDimX = static_cast<unsigned>(blocks);
+        config.gridDimY = config.gridDimZ = 1;
+        config.blockDimX = static_cast<unsigned>(info.threads);
+        config.blockDimY = config.blockDimZ = 1;
+        config.sharedMemBytes = static_cast<unsigned>(info.shared_bytes);
+        config.hStream = stream;
+        config.attrs = &attribute;
+        config.numAttrs = 1;
+        return check(driver_->LaunchKernelEx(&config, function, arguments, nullptr), "cuLaunchKernelEx", info.name);
+    }
     return check(
         driver_->LaunchKernel(function, static_cast<unsigned>(blocks), 1, 1, static_cast<unsigned>(info.threads), 1, 1,
                               static_cast<unsigned>(info.shared_bytes), stream, arguments, nullptr),

@@ -6,6 +6,10 @@
 
 namespace lattn::cuda {
 
+// When a kernel starts. kDuringPrior: as soon as the kernel before it on the stream lets it, see
+// ptx/dependent_launch.cuh; it waits itself for what it needs. Compute capability 9.0 and driver 525 or newer.
+enum class Start { kAfterPrior, kDuringPrior };
+
 class Device {
 public:
     // The device of this ordinal, checked for compute capability >= 8.0; lives as long as the process.
@@ -14,8 +18,8 @@ public:
     // Queues a kernel of the dispatch table on `stream`; `params` is its only parameter. Nothing is launched for an
     // empty grid.
     template <typename Params>
-    Status launch(int kernel, int64_t blocks, CUstream stream, const Params& params) {
-        return launch_untyped(kernel, blocks, stream, const_cast<Params*>(&params));
+    Status launch(int kernel, int64_t blocks, CUstream stream, const Params& params, Start start = Start::kAfterPrior) {
+        return launch_untyped(kernel, blocks, stream, const_cast<Params*>(&params), start);
     }
 
     // 10 * major + minor.
@@ -32,7 +36,7 @@ private:
     class CurrentContext;
 
     Status initialize(const Driver& driver, int index);
-    Status launch_untyped(int kernel, int64_t blocks, CUstream stream, void* params);
+    Status launch_untyped(int kernel, int64_t blocks, CUstream stream, void* params, Start start);
     Status get_function(int kernel, CUfunction& function);
     Status check(CUresult result, const char* call, const char* what) const;
 

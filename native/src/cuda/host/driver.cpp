@@ -71,6 +71,8 @@ struct Opened {
         bind(library, "cuFuncSetAttribute", driver.FuncSetAttribute);
         bind(library, "cuLaunchKernel", driver.LaunchKernel);
         bind(library, "cuMemsetD8Async", driver.MemsetD8Async);
+        driver.LaunchKernelEx =
+            reinterpret_cast<decltype(driver.LaunchKernelEx)>(find_symbol(library, "cuLaunchKernelEx"));
         driver.TensorMapEncodeTiled =
             reinterpret_cast<decltype(driver.TensorMapEncodeTiled)>(find_symbol(library, "cuTensorMapEncodeTiled"));
         if (problem != Problem::kNone) return;

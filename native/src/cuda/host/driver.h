@@ -24,7 +24,9 @@ struct Driver {
     decltype(&cuFuncSetAttribute) FuncSetAttribute;
     decltype(&cuLaunchKernel) LaunchKernel;
     decltype(&cuMemsetD8Async) MemsetD8Async;
-    decltype(&cuTensorMapEncodeTiled) TensorMapEncodeTiled; // NULL before driver 525
+    // NULL before driver 525.
+    decltype(&cuLaunchKernelEx) LaunchKernelEx;
+    decltype(&cuTensorMapEncodeTiled) TensorMapEncodeTiled;
 };
 
 // The driver, opened and initialised on the first call; the reason when there is none.

@@ -10,6 +10,7 @@
 // The state warps work one chunk ahead of the output warps. A CTA of the pass over sums has no output warps.
 #pragma once
 
+#include "ptx/dependent_launch.cuh"
 #include "ptx/elect.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/named_barrier.cuh"
@@ -412,6 +413,8 @@ struct SegmentedScan {
         const Job job(p);
         const float rate = p.decay_rate[job.head];
         State sum = {};
+        // The passes before this one write the states before segments; everything else may start without them.
+        if (kWithOutput && p.split) ptx::wait_for_prior_kernel();
         Before before = state_before(p, job);
 
         Ring<kStages> ring;
@@ -619,6 +622,7 @@ struct SegmentedScan {
             }
             ptx::fence_mbarrier_init();
         }
+        if (!kWithOutput) ptx::let_next_kernel_start();
         fill_powers<kThreads>(shared.power, kChunk + 1, p.decay_rate[Job(p).head]);
         __syncthreads();
 
@@ -653,11 +657,13 @@ __device__ void combine_segments(const SegmentedScanParams& p) {
     const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
     const int column = sequence % p.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
 
+    ptx::let_next_kernel_start();
     float before = 0.0f;
     if (p.initial.data != nullptr && row < p.row_dim && column < p.value_dim)
         before = p.initial.data[sequence / p.value_slices / p.heads * p.initial.stride_b + head * p.initial.stride_h +
                                 row * p.initial.stride_row + column * p.initial.stride_column];
     const float decay = expf(-p.decay_rate[head] * static_cast<float>(kSegmentTokens));
+    ptx::wait_for_prior_kernel();                               // for the sums
     const int first_entry = Config::kBeforeInRegisters ? 0 : 1; // that of the second segment
     float* state = p.workspace + (int64_t{sequence} * p.state_entries + first_entry) * Config::kStateFloats + index;
 #pragma unroll 8

@@ -69,7 +69,8 @@ struct BoxedViews {
 } // namespace
 
 Status find_segmented_scan(const Device& device, lattn_dtype dtype, int64_t head_dim_qk, int& kernel) {
-    if (device.compute_capability() != kCapability || device.driver().TensorMapEncodeTiled == nullptr)
+    if (device.compute_capability() != kCapability || device.driver().TensorMapEncodeTiled == nullptr ||
+        device.driver().LaunchKernelEx == nullptr)
         return error(LATTN_NOT_SUPPORTED, "the Hopper kernel needs compute capability 9.0 and driver 525 or newer");
     if (find_kernel(Operation::kSegmentedScan, dtype, 0, head_dim_qk, kernel).code == LATTN_OK) return ok();
     return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes bfloat16 and float16, not %s", dtype_name(dtype));
@@ -125,15 +126,16 @@ Status launch_segmented_scan(Device& device, const lattn_forward_params& params,
     scan.pair_scale = static_cast<float>(problem.scale);
     scan.read_scale = scan.pair_scale;
 
-    const auto launch = [&](Operation operation, int64_t blocks) {
+    const auto launch = [&](Operation operation, int64_t blocks, Start start) {
         int pass = 0;
         LATTN_RETURN_IF_ERROR(find_kernel(operation, problem.dtype, 0, problem.head_dim_qk, pass));
-        return device.launch(pass, blocks, static_cast<CUstream>(params.stream), scan);
+        return device.launch(pass, blocks, static_cast<CUstream>(params.stream), scan, start);
     };
-    if (!plan.split) return launch(Operation::kSegmentedScan, plan.sequences);
-    LATTN_RETURN_IF_ERROR(launch(Operation::kSegmentSums, plan.sequences * (plan.segments - 1)));
-    LATTN_RETURN_IF_ERROR(launch(Operation::kCombineSegments, plan.sequences * (plan.state_floats / kCombineThreads)));
-    return launch(Operation::kSegmentedScan, plan.sequences * plan.segments);
+    if (!plan.split) return launch(Operation::kSegmentedScan, plan.sequences, Start::kAfterPrior);
+    const int64_t combining_blocks = plan.sequences * (plan.state_floats / kCombineThreads);
+    LATTN_RETURN_IF_ERROR(launch(Operation::kSegmentSums, plan.sequences * (plan.segments - 1), Start::kAfterPrior));
+    LATTN_RETURN_IF_ERROR(launch(Operation::kCombineSegments, combining_blocks, Start::kDuringPrior));
+    return launch(Operation::kSegmentedScan, plan.sequences * plan.segments, Start::kDuringPrior);
 }
 
 } // namespace lattn::cuda
