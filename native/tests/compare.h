@@ -1,7 +1,7 @@
 // When is a result right?
 //
 // Its relative RMS error against the float64 recurrence must be within twice what rounding that recurrence's result to
-// the element type costs, plus a floor for arithmetic in the state type; it must be under a ceiling that knows nothing
+// the element type costs, plus a floor for the arithmetic before that; it must be under a ceiling that knows nothing
 // of the data; and no single group (a head, or a window of tokens of a head) may be far worse than that. Every
 // comparison is written so that NaN fails it.
 #pragma once
@@ -18,8 +18,9 @@
 namespace lattn::test {
 
 struct Tolerance {
-    double floor;   // relative RMS error that arithmetic in the state type may add
-    double ceiling; // relative RMS error that is never right
+    double floor;                     // relative RMS error that arithmetic before the rounding may add
+    double ceiling;                   // relative RMS error that is never right
+    double ceiling_of_many = ceiling; // the same where many elements leave little to chance
 };
 
 inline Tolerance tolerance_of(lattn_dtype dtype) {
@@ -35,6 +36,35 @@ inline Tolerance tolerance_of(lattn_dtype dtype) {
     }
 }
 
+// What the results of a problem may err on a device.
+struct Limits {
+    Tolerance elements; // of the problem's element type
+    Tolerance states;   // kept in the state type
+    // The gradient of a rate: of the magnitudes of its terms, and of the norms of the products that a term is made of.
+    double rate_magnitude;
+    double rate_spread;
+};
+
+// The CPU computes in the state type. On CUDA scores and states are rounded to the element type (float16: to tf32, as
+// precise) on their way to the output; a state's update keeps two such parts of an operand, or three products of
+// float32. Where float32 may be rounded to tf32, every operand is, but those of the rate's gradient.
+inline Limits limits_on(lattn_device_type device, lattn_dtype dtype, bool allow_tf32 = false) {
+    if (device == LATTN_CPU) {
+        const Tolerance states = tolerance_of(dtype == LATTN_FLOAT64 ? LATTN_FLOAT64 : LATTN_FLOAT32);
+        return {tolerance_of(dtype), states, states.ceiling, 0};
+    }
+    switch (dtype) {
+        case LATTN_BFLOAT16:
+            return {{1.5e-3, 5e-3, 2.6e-3}, {1e-4, 1e-4}, 4e-3, 4e-3};
+        case LATTN_FLOAT16:
+            return {{2e-4, 7e-4, 5e-4}, {1e-4, 1e-4}, 5e-4, 5e-4};
+        default:
+            if (allow_tf32) return {{2e-3, 2e-3}, {2e-3, 2e-3}, 4e-6, 4e-6};
+            return {{2e-6, 4e-6}, {2e-6, 4e-6}, 4e-6, 4e-6};
+    }
+}
+
+constexpr std::size_t kMany = 16384;
 constexpr double kWorstGroup = 4;    // a group's error, in limits of the whole
 constexpr double kQuietGroup = 0.02; // a group below this share of the whole's RMS is judged against that share
 
@@ -49,7 +79,7 @@ struct Comparison {
 
 // `group` consecutive elements form a group.
 inline Comparison compare(const std::vector<double>& actual, const std::vector<double>& expected, lattn_dtype dtype,
-                          int64_t group) {
+                          int64_t group, const Tolerance& tolerance) {
     Comparison result;
     double error = 0, rounding = 0, norm = 0;
     for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -63,9 +93,9 @@ inline Comparison compare(const std::vector<double>& actual, const std::vector<d
     // Below this a result is as good as zero in any type that is tested.
     const double least = 1e-30 * static_cast<double>(expected.size());
     const double scale = std::max(norm, least);
-    const Tolerance tolerance = tolerance_of(dtype);
+    const double ceiling = expected.size() < kMany ? tolerance.ceiling : tolerance.ceiling_of_many;
     result.error = std::sqrt(error / scale);
-    result.limit = std::min(2 * std::sqrt(rounding / scale) + tolerance.floor, tolerance.ceiling);
+    result.limit = std::min(2 * std::sqrt(rounding / scale) + tolerance.floor, ceiling);
 
     const double mean_square = scale / static_cast<double>(expected.size());
     const auto step = static_cast<std::size_t>(group);
@@ -86,13 +116,23 @@ inline Comparison compare(const std::vector<double>& actual, const std::vector<d
     return result;
 }
 
+inline Comparison compare(const std::vector<double>& actual, const std::vector<double>& expected, lattn_dtype dtype,
+                          int64_t group) {
+    return compare(actual, expected, dtype, group, tolerance_of(dtype));
+}
+
 inline ::testing::AssertionResult matches(const std::vector<double>& actual, const std::vector<double>& expected,
-                                          lattn_dtype dtype, int64_t group) {
-    const Comparison c = compare(actual, expected, dtype, group);
+                                          lattn_dtype dtype, int64_t group, const Tolerance& tolerance) {
+    const Comparison c = compare(actual, expected, dtype, group, tolerance);
     if (c.passes()) return ::testing::AssertionSuccess();
     return ::testing::AssertionFailure() << "relative RMS error " << c.error << ", limit " << c.limit
                                          << "; worst group " << c.worst_group_index << " has " << c.worst_group
                                          << (c.finite ? "" : "; not all finite");
+}
+
+inline ::testing::AssertionResult matches(const std::vector<double>& actual, const std::vector<double>& expected,
+                                          lattn_dtype dtype, int64_t group) {
+    return matches(actual, expected, dtype, group, tolerance_of(dtype));
 }
 
 } // namespace lattn::test

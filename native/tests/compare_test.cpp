@@ -114,5 +114,19 @@ TEST(TensorOfTests, RoundTripsEveryValueOfTheSmallTypes) {
         }
 }
 
+// Chance explains an error of few elements that it does not explain of many.
+TEST(CudaLimits, AreTighterForManyElements) {
+    const Limits limits = limits_on(LATTN_CUDA, LATTN_BFLOAT16);
+    std::mt19937 random(3);
+    for (const bool many : {false, true}) {
+        const int64_t groups = many ? static_cast<int64_t>(kMany) / kGroup : 4;
+        const std::vector<double> expected = random_values(groups * kGroup, random);
+        std::vector<double> actual = expected;
+        for (double& value : actual) value *= 1.003;
+        const Comparison result = compare(actual, expected, LATTN_BFLOAT16, kGroup, limits.elements);
+        EXPECT_EQ(!many, result.passes()) << result.error << ", limit " << result.limit;
+    }
+}
+
 } // namespace
 } // namespace lattn::test

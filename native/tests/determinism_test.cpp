@@ -36,21 +36,8 @@ TEST_P(Determinism, AloneAndInABatch) {
     together.run_forward();
     together.run_backward();
     for (int64_t sequence = 0; sequence < 3; ++sequence) {
-        const auto only = [&](auto& view, lattn_dtype dtype) {
-            view.data =
-                static_cast<char*>(view.data) + sequence * view.stride_b * static_cast<int64_t>(bytes_of(dtype));
-        };
-        const lattn_dtype type = GetParam(), state_type = state_dtype_of(type);
-        lattn_forward_params forward = alone.forward_params();
-        lattn_backward_params backward = alone.backward_params();
-        forward.problem.batch = backward.problem.batch = 1;
-        for (lattn_view* view :
-             {&forward.q, &forward.k, &forward.v, &forward.output, &backward.q, &backward.k, &backward.v,
-              &backward.grad_output, &backward.grad_q, &backward.grad_k, &backward.grad_v})
-            only(*view, type);
-        for (lattn_state_view* view : {&forward.history, &backward.history, &backward.grad_history})
-            only(*view, state_type);
-        for (lattn_states_view* view : {&forward.states, &backward.grad_states}) only(*view, state_type);
+        const lattn_forward_params forward = sequence_of(alone.forward_params(), sequence);
+        const lattn_backward_params backward = sequence_of(alone.backward_params(), sequence);
         ASSERT_EQ(LATTN_OK, lattn_forward(&forward)) << lattn_last_error();
         ASSERT_EQ(LATTN_OK, lattn_backward(&backward)) << lattn_last_error();
     }

@@ -89,18 +89,10 @@ TEST(ForwardInParts, ContinuesFromTheState) {
         whole.run_forward();
 
         Problem parts(c);
-        lattn_forward_params first = parts.forward_params();
-        first.problem.tokens = split;
+        const lattn_forward_params first = tokens_of(parts.forward_params(), 0, split);
         ASSERT_EQ(LATTN_OK, lattn_forward(&first)) << lattn_last_error();
-        lattn_forward_params second = parts.forward_params();
-        second.problem.tokens = 200 - split;
-        const auto skip = [&](lattn_view& view) { view.data = static_cast<float*>(view.data) + split * view.stride_n; };
-        skip(second.q);
-        skip(second.k);
-        skip(second.v);
-        skip(second.output);
-        second.history = {parts.states.data(), parts.states.stride(0), parts.states.stride(1), parts.states.stride(3),
-                          parts.states.stride(4)};
+        lattn_forward_params second = tokens_of(parts.forward_params(), split, 200 - split);
+        second.history = final_state(first);
         Tensor states(LATTN_FLOAT32, {1, 1, 1, 16, 24});
         second.states = states.states_view();
         ASSERT_EQ(LATTN_OK, lattn_forward(&second)) << lattn_last_error();

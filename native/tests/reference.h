@@ -41,8 +41,10 @@ struct Outputs {
 
 struct Gradients {
     std::vector<double> q, k, v, history, rate;
-    // Per head: the sum of the magnitudes of the terms whose sum is the rate's gradient.
+    // Per head: the sum of the magnitudes of the terms whose sum is the rate's gradient, one term per token.
     std::vector<double> rate_magnitude;
+    // A token's term is itself a sum, of D E products: the sum over tokens of the norms of these products.
+    std::vector<double> rate_spread;
 };
 
 namespace reference {
@@ -91,17 +93,27 @@ inline Outputs forward(const Sizes& sizes, const Inputs& in) {
     for (int64_t b = 0; b < sizes.batch; ++b) {
         for (int64_t h = 0; h < sizes.heads_v; ++h) {
             const Head head(sizes, b, h);
-            const auto states = all_states(sizes, in, head, std::exp(-in.rate[at(h)]));
-            for (int64_t t = 0; t < sizes.tokens; ++t)
-                for (int64_t e = 0; e < E; ++e) {
-                    double sum = 0;
-                    for (int64_t d = 0; d < D; ++d)
-                        sum += states[at(t + 1)][at(d * E + e)] * in.q[at(head.qk + t * D + d)];
-                    out.output[at(head.v + t * E + e)] = in.scale * sum;
+            const double g = std::exp(-in.rate[at(h)]);
+            std::vector<double> state(at(D * E));
+            for (int64_t i = 0; i < D * E; ++i) state[at(i)] = in.history[at(head.state + i)];
+            const auto return_state = [&](int64_t token) {
+                for (int64_t i = 0; i < sizes.state_count(); ++i)
+                    if (token_of_state(sizes, i) == token)
+                        for (int64_t j = 0; j < D * E; ++j) out.states[at(head.states + i * D * E + j)] = state[at(j)];
+            };
+            for (int64_t t = 0; t < sizes.tokens; ++t) {
+                return_state(t);
+                for (int64_t d = 0; d < D; ++d) {
+                    const double k = in.k[at(head.qk + t * D + d)];
+                    const double q = in.scale * in.q[at(head.qk + t * D + d)];
+                    for (int64_t e = 0; e < E; ++e) {
+                        double& s = state[at(d * E + e)];
+                        s = g * s + k * in.v[at(head.v + t * E + e)];
+                        out.output[at(head.v + t * E + e)] += q * s;
+                    }
                 }
-            for (int64_t i = 0; i < sizes.state_count(); ++i)
-                for (int64_t j = 0; j < D * E; ++j)
-                    out.states[at(head.states + i * D * E + j)] = states[at(token_of_state(sizes, i))][at(j)];
+            }
+            return_state(sizes.tokens);
         }
     }
     return out;
@@ -117,6 +129,7 @@ inline Gradients backward(const Sizes& sizes, const Inputs& in, const std::vecto
     grad.history.assign(in.history.size(), 0);
     grad.rate.assign(in.rate.size(), 0);
     grad.rate_magnitude.assign(in.rate.size(), 0);
+    grad.rate_spread.assign(in.rate.size(), 0);
     for (int64_t b = 0; b < sizes.batch; ++b) {
         for (int64_t h = 0; h < sizes.heads_v; ++h) {
             const Head head(sizes, b, h);
@@ -132,7 +145,7 @@ inline Gradients backward(const Sizes& sizes, const Inputs& in, const std::vecto
             };
             add_returned_states(N);
             for (int64_t t = N - 1; t >= 0; --t) {
-                double rate_term = 0;
+                double rate_term = 0, squares = 0;
                 for (int64_t d = 0; d < D; ++d) {
                     const int64_t qk = head.qk + t * D + d;
                     for (int64_t e = 0; e < E; ++e) {
@@ -143,12 +156,15 @@ inline Gradients backward(const Sizes& sizes, const Inputs& in, const std::vecto
                         a += in.scale * in.q[at(qk)] * grad_output[at(v)];
                         grad.k[at(qk)] += a * in.v[at(v)];
                         grad.v[at(v)] += a * in.k[at(qk)];
-                        rate_term -= a * g * states[at(t)][at(i)];
+                        const double product = a * g * states[at(t)][at(i)];
+                        rate_term -= product;
+                        squares += product * product;
                         a *= g;
                     }
                 }
                 grad.rate[at(h)] += rate_term;
                 grad.rate_magnitude[at(h)] += std::abs(rate_term);
+                grad.rate_spread[at(h)] += std::sqrt(squares);
                 add_returned_states(t);
             }
             for (int64_t j = 0; j < D * E; ++j) grad.history[at(head.state + j)] = adjoint[at(j)];

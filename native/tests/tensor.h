@@ -170,6 +170,7 @@ public:
 
     // Bit for bit, guards included.
     const std::vector<unsigned char>& storage() const { return storage_; }
+    std::vector<unsigned char>& storage() { return storage_; }
 
     // The bytes of the elements in row-major order.
     std::vector<unsigned char> bytes() const {
@@ -178,6 +179,19 @@ public:
             const auto begin = storage_.begin() + byte_of(element);
             result.insert(result.end(), begin, begin + static_cast<std::ptrdiff_t>(bytes_of(dtype_)));
         });
+        return result;
+    }
+
+    // The same at one index of an axis.
+    std::vector<unsigned char> bytes_at(std::size_t axis, int64_t index) const {
+        const std::vector<unsigned char> all = bytes();
+        std::size_t inner = bytes_of(dtype_);
+        for (std::size_t i = axis + 1; i < sizes_.size(); ++i) inner *= static_cast<std::size_t>(sizes_[i]);
+        std::vector<unsigned char> result;
+        const std::size_t step = inner * static_cast<std::size_t>(sizes_[axis]);
+        for (std::size_t at = inner * static_cast<std::size_t>(index); at < all.size(); at += step)
+            result.insert(result.end(), all.begin() + static_cast<std::ptrdiff_t>(at),
+                          all.begin() + static_cast<std::ptrdiff_t>(at + inner));
         return result;
     }
 
