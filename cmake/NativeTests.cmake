@@ -31,6 +31,22 @@ if(GTest_FOUND AND LATTN_CUDA_FOUND AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
     gtest_discover_tests(lattn_emulator_tests DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
 endif()
 
+# The CUDA kernels on a GPU, through the C ABI; without a GPU the same tests run on host memory. The program lies beside
+# the library and finds it there, also in the package for GPU machines.
+if(GTest_FOUND AND LATTN_CUDA_FOUND)
+    file(GLOB gpu_test_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/native/tests/gpu/*.cpp)
+    add_executable(lattn_gpu_tests ${gpu_test_sources})
+    target_include_directories(lattn_gpu_tests PRIVATE ${PROJECT_SOURCE_DIR}/native/tests)
+    target_include_directories(lattn_gpu_tests SYSTEM PRIVATE ${LATTN_CUDA_INCLUDE})
+    target_link_libraries(lattn_gpu_tests PRIVATE lightning_attn GTest::gtest_main ${CMAKE_DL_LIBS})
+    lattn_compile_options(lattn_gpu_tests)
+    set_target_properties(lattn_gpu_tests PROPERTIES
+        RUNTIME_OUTPUT_DIRECTORY "${LATTN_OUTPUT_DIR}$<0:>"
+        BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN")
+    include(GoogleTest)
+    gtest_discover_tests(lattn_gpu_tests DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+endif()
+
 # What the library needs of the machine and what it shows to it.
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT LATTN_SANITIZE)
     add_test(NAME library.symbols

@@ -1,0 +1,139 @@
+#include "gpu/mirror.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <stdexcept>
+#include <string>
+
+namespace lattn::test {
+namespace {
+
+// NaN in every floating type.
+constexpr unsigned char kPoison = 0xff;
+
+std::vector<Mirror::Bytes> all_bytes(const std::vector<Tensor*>& tensors, const std::vector<Tensor*>& more = {}) {
+    std::vector<Mirror::Bytes> result;
+    for (Tensor* tensor : tensors) result.push_back(tensor->storage());
+    for (Tensor* tensor : more) result.push_back(tensor->storage());
+    return result;
+}
+
+template <typename T>
+Mirror::Bytes as_bytes(std::vector<T>& values) {
+    return {reinterpret_cast<unsigned char*>(values.data()), values.size() * sizeof(T)};
+}
+
+std::vector<Mirror::Bytes> inputs_of(Decode& decode, bool in_place) {
+    std::vector<Mirror::Bytes> inputs = all_bytes({&decode.q, &decode.k, &decode.v, &decode.rate});
+    inputs.push_back(as_bytes(decode.slots()));
+    inputs.push_back(as_bytes(decode.slots32()));
+    if (!in_place) inputs.push_back(decode.state_in.storage());
+    return inputs;
+}
+
+std::vector<Mirror::Bytes> results_of(Decode& decode, bool in_place) {
+    return all_bytes({&decode.output, in_place ? &decode.state_in : &decode.state_out});
+}
+
+// A sanitizer that looks for reads of uninitialized memory must not find the workspace filled.
+bool fills_workspace() {
+    const char* value = std::getenv("LATTN_TEST_FILL_WORKSPACE");
+    return value == nullptr || std::string(value) != "0";
+}
+
+} // namespace
+
+Mirror::Mirror(Device& device, const std::vector<Bytes>& inputs, const std::vector<Bytes>& results) : device_(device) {
+    for (const Bytes& input : inputs) add(input, true);
+    for (const Bytes& result : results) add(result, false);
+    device_.synchronize();
+    for (Region& region : regions_) std::fill(region.host.begin(), region.host.end(), kPoison);
+}
+
+Mirror::Mirror(Device& device, Problem& problem, const std::vector<Tensor*>& more_results)
+    : Mirror(device, all_bytes(problem.inputs()), all_bytes(problem.results(), more_results)) {}
+
+Mirror::Mirror(Device& device, Decode& decode, bool in_place)
+    : Mirror(device, inputs_of(decode, in_place), results_of(decode, in_place)) {}
+
+void Mirror::add(Bytes host, bool is_input) {
+    if (host.empty()) return;
+    Region region{host, {}, allocate(host.size())};
+    if (is_input) region.before.assign(host.begin(), host.end());
+    device_.upload(region.memory.get(), host.data(), host.size());
+    regions_.push_back(std::move(region));
+}
+
+void* Mirror::at(const void* host) const {
+    if (host == nullptr) return nullptr;
+    const auto* byte = static_cast<const unsigned char*>(host);
+    for (const Region& region : regions_) {
+        const unsigned char* begin = region.host.data();
+        if (std::less<>()(byte, begin) || !std::less<>()(byte, begin + region.host.size())) continue;
+        return static_cast<unsigned char*>(region.memory.get()) + (byte - begin);
+    }
+    throw std::out_of_range("a pointer to memory that is not mirrored");
+}
+
+void* Mirror::workspace(uint64_t bytes) {
+    if (bytes == 0) return nullptr;
+    workspace_bytes_ += bytes;
+    workspaces_.push_back(allocate(bytes));
+    if (fills_workspace()) device_.fill(workspaces_.back().get(), kPoison, bytes);
+    return workspaces_.back().get();
+}
+
+template <typename Params>
+void Mirror::relocate_inputs(Params& params) const {
+    for (lattn_view* view : {&params.q, &params.k, &params.v}) view->data = at(view->data);
+    params.decay_rate = at(params.decay_rate);
+}
+
+void Mirror::forward(lattn_forward_params params) {
+    relocate_inputs(params);
+    params.history.data = at(params.history.data);
+    params.output.data = at(params.output.data);
+    params.states.data = at(params.states.data);
+    params.stream = device_.stream();
+    ASSERT_EQ(LATTN_OK, lattn_forward_workspace_size(&params, &params.workspace_bytes)) << lattn_last_error();
+    params.workspace = workspace(params.workspace_bytes);
+    ASSERT_EQ(LATTN_OK, lattn_forward(&params)) << lattn_last_error();
+}
+
+void Mirror::backward(lattn_backward_params params) {
+    relocate_inputs(params);
+    params.history.data = at(params.history.data);
+    params.grad_states.data = at(params.grad_states.data);
+    for (lattn_view* view : {&params.grad_output, &params.grad_q, &params.grad_k, &params.grad_v})
+        view->data = at(view->data);
+    params.grad_history.data = at(params.grad_history.data);
+    params.grad_decay_rate = at(params.grad_decay_rate);
+    params.stream = device_.stream();
+    ASSERT_EQ(LATTN_OK, lattn_backward_workspace_size(&params, &params.workspace_bytes)) << lattn_last_error();
+    params.workspace = workspace(params.workspace_bytes);
+    ASSERT_EQ(LATTN_OK, lattn_backward(&params)) << lattn_last_error();
+}
+
+lattn_status Mirror::decode(lattn_decode_params params) {
+    relocate_inputs(params);
+    params.output.data = at(params.output.data);
+    params.state_in.data = at(params.state_in.data);
+    params.state_out.data = at(params.state_out.data);
+    params.slots = at(params.slots);
+    params.stream = device_.stream();
+    return lattn_decode(&params);
+}
+
+void Mirror::fetch() {
+    for (Region& region : regions_) device_.download(region.host.data(), region.memory.get(), region.host.size());
+    device_.synchronize();
+    for (std::size_t i = 0; i < regions_.size(); ++i) {
+        const Region& region = regions_[i];
+        if (region.before.empty()) continue;
+        EXPECT_TRUE(std::equal(region.host.begin(), region.host.end(), region.before.begin()))
+            << "input " << i << " was changed";
+    }
+}
+
+} // namespace lattn::test

@@ -1,0 +1,69 @@
+// Host tensors, their guards included, copied to a device and back, with the calls between.
+//
+// A call's parameters are made for the host tensors; the mirror replaces every pointer by its device address. Until
+// fetch() the host memory holds 0xff, so that a pointer that was not replaced cannot go unnoticed.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "decode_problem.h"
+#include "gpu/device.h"
+#include "problem.h"
+
+namespace lattn::test {
+
+class Mirror {
+public:
+    using Bytes = std::span<unsigned char>;
+
+    // Inputs must come back unchanged.
+    Mirror(Device& device, const std::vector<Bytes>& inputs, const std::vector<Bytes>& results);
+    Mirror(Device& device, Problem& problem, const std::vector<Tensor*>& more_results = {});
+    // `in_place`: state_in is written.
+    Mirror(Device& device, Decode& decode, bool in_place);
+
+    // Queue the call, with a workspace of exactly the size that it asks for.
+    void forward(lattn_forward_params params);
+    void backward(lattn_backward_params params);
+    // Returns the status: a call may be refused for its values.
+    lattn_status decode(lattn_decode_params params);
+
+    // Bytes of the workspaces so far.
+    uint64_t workspace_bytes() const { return workspace_bytes_; }
+
+    // Waits for the calls, brings everything back and checks that no input was changed.
+    void fetch();
+
+    // The device address of mirrored host memory; NULL for NULL. Throws std::out_of_range for other memory.
+    void* at(const void* host) const;
+
+private:
+    struct Release {
+        Device* device;
+        void operator()(void* memory) const noexcept { device->release(memory); }
+    };
+    using Memory = std::unique_ptr<void, Release>;
+
+    struct Region {
+        Bytes host;
+        std::vector<unsigned char> before; // of an input
+        Memory memory;
+    };
+
+    Memory allocate(std::size_t bytes) { return Memory(device_.allocate(bytes), Release{&device_}); }
+    void add(Bytes host, bool is_input);
+    void* workspace(uint64_t bytes);
+    template <typename Params>
+    void relocate_inputs(Params& params) const;
+
+    Device& device_;
+    std::vector<Region> regions_;
+    std::vector<Memory> workspaces_;
+    uint64_t workspace_bytes_ = 0;
+};
+
+} // namespace lattn::test

@@ -1,0 +1,67 @@
+// Every kernel once, at sizes that compute-sanitizer's slowest tools finish: two chunks and a tail, edges in D and E.
+#include "gpu/on_device.h"
+
+namespace lattn::test {
+namespace {
+
+class Sanitize : public OnDevice {};
+
+TEST_P(Sanitize, ForwardAndBackward) {
+    for (int64_t row_dim : {40, 72, 136, 200}) { // one for each size of the scan kernel
+        Case c = target_case(sizes_of(1, 1, 2, 140, row_dim, 24));
+        c.scale = 0.1;
+        c.qk_layout = row_dim == 72 ? Layout::kPadded : Layout::kTokenMajor;
+        check_forward_and_backward(c);
+        std::swap(c.sizes.head_dim_qk, c.sizes.head_dim_v);
+        check_forward_and_backward(c);
+    }
+}
+
+TEST_P(Sanitize, DecodeStep) {
+    for (lattn_dtype state_dtype : kDeviceTypes)
+        for (Layout state_layout : {Layout::kContiguous, Layout::kPadded}) {
+            DecodeCase c;
+            c.dtype = GetParam().dtype;
+            c.state_dtype = state_dtype;
+            c.device_type = GetParam().device;
+            c.d = 40;
+            c.e = 72;
+            c.slots = {4, -1, 3};
+            c.state_layout = state_layout;
+            Decode decode(c);
+            const std::vector<double> before = decode.state_in.values(), untouched = decode.state_out.values();
+            const lattn_decode_params params = decode.params();
+            Mirror mirror(device(), decode, false);
+            ASSERT_EQ(LATTN_OK, mirror.decode(params)) << lattn_last_error();
+            mirror.fetch();
+            decode.expect(before, decode.state_out.values(), untouched);
+            decode.expect_guards_intact();
+        }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, Sanitize, ::testing::ValuesIn(operator_targets()), target_name);
+
+class SanitizeHopper : public OnHopper {};
+
+TEST_P(SanitizeHopper, OneSegment) {
+    for (int64_t d : {40, 104, 168, 232}) // one for each size of the kernel
+        for (int64_t tokens : {1, 460}) { // more chunks than the ring has stages
+            Case c = hopper_case(sizes_of(1, 1, 2, tokens, d, 72, 128));
+            c.qk_layout = c.v_layout = c.output_layout = Layout::kTokenMajor;
+            check_forward(c);
+        }
+}
+
+TEST_P(SanitizeHopper, SplitSegments) {
+    for (int64_t d : {40, 104, 168, 232}) check_forward(hopper_case(sizes_of(1, 1, 1, 2048 + 70, d, 72, 1024)));
+}
+
+TEST_P(SanitizeHopper, SegmentsOfWholeSequences) {
+    for (int64_t d : {24, 136})
+        check_forward(hopper_case(sizes_of(1, 1, device().multiprocessors(), 2048 + 70, d, 16, 1024)));
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, SanitizeHopper, ::testing::ValuesIn(targets(kHopperTypes)), target_name);
+
+} // namespace
+} // namespace lattn::test
