@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs the tests, the benchmark, the .NET runtime and the native library into artifacts/gpu/lightning-attn-gpu.tar.gz:
 # all that a Linux machine with a GPU and Python's PyTorch lacks. scripts/run-on-gpu.sh runs it there.
-# The native library must be built (./build.sh gpu-package does both).
+# The native library must be built (./build.sh gpu-package does both); its GPU tests are built where GoogleTest is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,6 +22,14 @@ for project in tests/LightningAttn.TorchSharp.Tests benchmarks/LightningAttn.Ben
     dotnet publish "$project" -c Release -r "$rid" --self-contained -p:TorchBackend=external -p:DebugType=none \
         --artifacts-path "$out/obj" -o "$app" --nologo -v quiet
 done
+
+# Beside the library, where it looks for it.
+if [[ -x artifacts/native/$rid/lattn_gpu_tests ]]; then
+    cp "artifacts/native/$rid/lattn_gpu_tests" "$app/runtimes/$rid/native/"
+else
+    echo "warning: no native tests in the package: artifacts/native/$rid/lattn_gpu_tests was not built, which needs" \
+        "GoogleTest and nvcc" >&2
+fi
 
 # For machines without libgomp1; run-on-gpu.sh uses it only there.
 libgomp=$(ldconfig -p | awk '$1 == "libgomp.so.1" { print $NF }' | sed -n '1p')

@@ -2,8 +2,11 @@
 # Runs the packed tests or the benchmark on a machine with an NVIDIA GPU and Python's PyTorch; no .NET is needed.
 #
 #   run-on-gpu.sh [test] [arguments of the test runner]     the GPU tests; all tests with: test --all
+#   run-on-gpu.sh native [arguments of GoogleTest]          the native GPU tests; they need no PyTorch
 #   run-on-gpu.sh benchmark [arguments of the benchmark]
-#   run-on-gpu.sh sanitize                                  a subset of the GPU tests under compute-sanitizer's memcheck
+#   run-on-gpu.sh sanitize [native | test]                  under compute-sanitizer: native tests that reach every kernel
+#                                                           (memcheck, racecheck, initcheck; no PyTorch) and a subset of
+#                                                           the GPU tests (memcheck); or one of the two
 #
 # The package is the folder this script lies in, or lightning-attn-gpu.tar.gz: in LATTN_GPU_PACKAGE, in the current
 # folder, beside this script, or in the repository's artifacts/gpu. LATTN_TORCH_LIB names the folder torch/lib of
@@ -50,33 +53,57 @@ find_torch_lib() {
 }
 
 app=$(find_app)
-LATTN_TORCH_LIB=$(find_torch_lib)
-# Not `export x=$(...)`: that would hide a failure of the right side.
-export LATTN_TORCH_LIB
-LD_LIBRARY_PATH=$LATTN_TORCH_LIB${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+readonly native=$app/runtimes/linux-x64/native/lattn_gpu_tests
 # ldconfig lies in a folder that a user's PATH often leaves out.
 if ! PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -F 'libgomp.so.1 ' > /dev/null; then
-    LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$app/fallback
+    export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$app/fallback
 fi
-export LD_LIBRARY_PATH
 
-# One test of each kind reaches every kernel; more would take hours under a sanitizer.
-readonly sanitized='TestCategory=Cuda&(Name~Lengths|Name~UnequalHeadDims|Name~OutputAndState)'
+need_native() {
+    [[ -x $native ]] || die "the package has no native tests; make it again where GoogleTest is installed"
+}
 
-# memcheck alone: racecheck ends in an internal error on a kernel of PyTorch that the tests' references use, also with a
-# filter that leaves all kernels out.
-sanitize() {
-    local sanitizer
+use_torch() {
+    # Not `export x=$(...)`: that would hide a failure of the right side.
+    LATTN_TORCH_LIB=$(find_torch_lib) || exit 1
+    export LATTN_TORCH_LIB
+    export LD_LIBRARY_PATH=$LATTN_TORCH_LIB${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+}
+
+# sanitized TOOL PROGRAM ARGUMENT...: looks at our kernels alone.
+sanitized() {
+    local tool=$1 sanitizer
+    shift
     sanitizer=$(command -v compute-sanitizer || printf '%s' "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
     [[ -x $sanitizer ]] || die "compute-sanitizer of the CUDA toolkit was found neither in PATH nor as $sanitizer"
-    exec "$sanitizer" --tool memcheck --kernel-name kns=lattn_ --error-exitcode 9 "$app/$tests" --progress off \
-        --filter "$sanitized" "$@"
+    printf '\n== %s: %s\n' "$tool" "$(basename "$1")"
+    "$sanitizer" --tool "$tool" --kernel-name kns=lattn_ --error-exitcode 9 "$@"
+}
+
+# Every kernel at small sizes. What initcheck looks for, a filled workspace would hide.
+sanitize_native() {
+    local tool status=0
+    need_native
+    for tool in memcheck racecheck initcheck; do
+        LATTN_TEST_FILL_WORKSPACE=$([[ $tool == initcheck ]] && echo 0 || echo 1) \
+            sanitized "$tool" "$native" --gtest_filter='*Sanitize*cuda_*' || status=1
+    done
+    return $status
+}
+
+# One test of each kind reaches every kernel; more would take hours. memcheck alone: racecheck ends in an internal error
+# on a kernel of PyTorch that the tests' references use, also with a filter that leaves all kernels out.
+sanitize_tests() {
+    use_torch
+    sanitized memcheck "$app/$tests" --progress off \
+        --filter 'TestCategory=Cuda&(Name~Lengths|Name~UnequalHeadDims|Name~OutputAndState)'
 }
 
 what=${1:-test}
 [[ $# == 0 ]] || shift
 case $what in
     test)
+        use_torch
         export LATTN_REQUIRE_CUDA=${LATTN_REQUIRE_CUDA:-1}
         if [[ ${1:-} == --all ]]; then
             shift
@@ -84,10 +111,29 @@ case $what in
         fi
         exec "$app/$tests" --progress off --filter TestCategory=Cuda "$@"
         ;;
+    native)
+        need_native
+        export LATTN_REQUIRE_CUDA=${LATTN_REQUIRE_CUDA:-1}
+        # A later --gtest_filter wins.
+        exec "$native" --gtest_filter='*cuda_*' "$@"
+        ;;
     sanitize)
         export LATTN_REQUIRE_CUDA=1
-        sanitize "$@"
+        status=0
+        case ${1:-all} in
+            native) sanitize_native || status=1 ;;
+            test) sanitize_tests || status=1 ;;
+            all)
+                sanitize_native || status=1
+                sanitize_tests || status=1
+                ;;
+            *) die "sanitize takes native or test, not '$1'" ;;
+        esac
+        exit $status
         ;;
-    benchmark) exec "$app/$benchmark" "$@" ;;
-    *) die "'$what' is neither test nor benchmark nor sanitize" ;;
+    benchmark)
+        use_torch
+        exec "$app/$benchmark" "$@"
+        ;;
+    *) die "'$what' is none of test, native, benchmark, sanitize" ;;
 esac
