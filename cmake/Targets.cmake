@@ -36,4 +36,7 @@ if(LATTN_RID MATCHES "^linux-")
         WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
         USES_TERMINAL VERBATIM)
     add_dependencies(gpu-package lightning_attn)
+    if(TARGET lattn_gpu_tests)
+        add_dependencies(gpu-package lattn_gpu_tests)
+    endif()
 endif()
