@@ -1,12 +1,10 @@
 // The segmented scan on wgmma (sm_90a); segmented_scan_params.h has the formulas, docs/kernels/forward.md the reasons.
 //
 // Grid: one CTA per (batch, head, slice of 64 value columns), or one for each of its segments. Three roles:
-//   loading warp      a, b, c of chunk after chunk into a ring of stages
-//   state warps       U^T [E x A] in fp32 accumulators, S^T beside it. Per chunk: X^T = g^n S^T + U^T, rounded, to
-//   shared
-//                     memory for the output; then U^T = g^m U^T + (w c)^T b with w c in two parts, so that U keeps
-//                     fp32's accuracy
-//   output warps      P = mask(g^(i-j)) a b^T, a X, out = g^(i+1) a X + P c; through shared memory to the output
+//   loading warp   a, b, c of chunk after chunk into a ring of stages
+//   state warps    U^T [E x A] in fp32 accumulators, S^T beside it. Per chunk: X^T = g^n S^T + U^T, rounded, to shared
+//                  memory for the output; then U^T = g^m U^T + (w c)^T b with w c in two parts: U keeps fp32's accuracy
+//   output warps   P = mask(g^(i-j)) a b^T, a X, out = g^(i+1) a X + P c; through shared memory to the output
 // The state warps work one chunk ahead of the output warps. A CTA of the pass over sums has no output warps.
 #pragma once
 
