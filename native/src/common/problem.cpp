@@ -135,4 +135,11 @@ Status check_decode(const lattn_decode_params& params) {
     return check_pointer("state_out", params.state_out.data, state_rows);
 }
 
+Status check_workspace(const void* workspace, uint64_t bytes, uint64_t needed) {
+    if (bytes >= needed && (workspace != nullptr || needed == 0)) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "workspace_bytes = %llu%s, but this call needs %llu",
+                 static_cast<unsigned long long>(bytes), workspace == nullptr ? " and workspace is NULL" : "",
+                 static_cast<unsigned long long>(needed));
+}
+
 } // namespace lattn

@@ -27,4 +27,7 @@ Status check_forward(const lattn_forward_params& params);
 Status check_backward(const lattn_backward_params& params);
 Status check_decode(const lattn_decode_params& params);
 
+// A call's workspace against what it needs.
+Status check_workspace(const void* workspace, uint64_t bytes, uint64_t needed);
+
 } // namespace lattn

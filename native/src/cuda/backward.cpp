@@ -66,10 +66,7 @@ public:
           plan_(plan_workspace(params)) {}
 
     Status run() {
-        if (params_.workspace_bytes < plan_.bytes || (params_.workspace == nullptr && plan_.bytes > 0))
-            return error(LATTN_INVALID_ARGUMENT, "workspace_bytes = %llu is less than the %llu this call needs",
-                         static_cast<unsigned long long>(params_.workspace_bytes),
-                         static_cast<unsigned long long>(plan_.bytes));
+        LATTN_RETURN_IF_ERROR(check_workspace(params_.workspace, params_.workspace_bytes, plan_.bytes));
         q_ = input_view(params_.q, problem_, problem_.heads_qk);
         k_ = input_view(params_.k, problem_, problem_.heads_qk);
         v_ = input_view(params_.v, problem_, problem_.heads_v);

@@ -86,6 +86,25 @@ TEST_P(HopperForward, RefusesWhatItCannotAddress) {
     }
 }
 
+// The CPU allocates its own scratch.
+TEST_P(HopperForward, RefusesAWorkspaceThatIsTooSmall) {
+    const Case c = hopper_case(sizes_of(1, 1, 1, 2 * kSegment, 64, 16));
+    if (c.device_type == LATTN_CPU) return;
+    Problem problem(c);
+    lattn_forward_params params = problem.forward_params();
+    uint64_t bytes = 0;
+    ASSERT_EQ(LATTN_OK, lattn_forward_workspace_size(&params, &bytes)) << lattn_last_error();
+    ASSERT_GT(bytes, 0u);
+    params.workspace = &bytes; // refused before it is looked at
+    params.workspace_bytes = bytes - 1;
+    EXPECT_EQ(LATTN_INVALID_ARGUMENT, lattn_forward(&params));
+    EXPECT_NE(std::string::npos, std::string(lattn_last_error()).find(std::to_string(bytes))) << lattn_last_error();
+    params.workspace = nullptr;
+    params.workspace_bytes = bytes;
+    EXPECT_EQ(LATTN_INVALID_ARGUMENT, lattn_forward(&params));
+    EXPECT_NE(std::string::npos, std::string(lattn_last_error()).find("NULL")) << lattn_last_error();
+}
+
 TEST_P(HopperForward, GroupedHeads) {
     for (int64_t heads_qk : {1, 2, 3}) {
         Case c = hopper_case(sizes_of(2, heads_qk, 6, 130, 64, 96));

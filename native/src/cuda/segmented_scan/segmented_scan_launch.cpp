@@ -95,10 +95,7 @@ uint64_t segmented_scan_workspace_bytes(const Device& device, const lattn_forwar
 Status launch_segmented_scan(Device& device, const lattn_forward_params& params, int kernel) {
     const lattn_problem& problem = params.problem;
     const Plan plan = make_plan(device, params, kernel_at(kernel).row_dim);
-    if (params.workspace_bytes < plan.workspace_bytes() || (params.workspace == nullptr && plan.state_entries > 0))
-        return error(LATTN_INVALID_ARGUMENT, "workspace_bytes = %llu is less than the %llu this call needs",
-                     static_cast<unsigned long long>(params.workspace_bytes),
-                     static_cast<unsigned long long>(plan.workspace_bytes()));
+    LATTN_RETURN_IF_ERROR(check_workspace(params.workspace, params.workspace_bytes, plan.workspace_bytes()));
 
     SegmentedScanParams scan{};
     const BoxedViews views(params);
