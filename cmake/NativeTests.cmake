@@ -14,7 +14,7 @@ elseif(test_sources)
         "libgtest-dev; vcpkg: vcpkg install gtest")
 endif()
 
-# Hopper kernels on the CPU: native/tests/gpu_emulator stands in for native/src/cuda/ptx.
+# CUDA kernels on the CPU: native/tests/gpu_emulator stands in for native/src/cuda/ptx.
 set(with_emulator FALSE)
 if(GTest_FOUND AND LATTN_CUDA_FOUND AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
     set(with_emulator TRUE)
@@ -68,14 +68,17 @@ if(GTest_FOUND AND LATTN_CUDA_FOUND)
     include(GoogleTest)
     gtest_discover_tests(lattn_gpu_tests DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
 
-    # Hopper's kernels from the C ABI down, on the emulated driver; two that take long there are left out.
+    # The same on the emulated driver: every kernel from the C ABI down. What takes long there is left out.
     if(with_emulator)
+        function(lattn_add_emulated_test name filter)
+            add_test(NAME emulated.${name} COMMAND lattn_gpu_tests "--gtest_filter=${filter}")
+            set_tests_properties(emulated.${name} PROPERTIES TIMEOUT 600 FAIL_REGULAR_EXPRESSION "SKIPPED"
+                ENVIRONMENT "LD_LIBRARY_PATH=${emulated_driver};LATTN_REQUIRE_CUDA=1")
+        endfunction()
+        lattn_add_emulated_test(general "*Sanitize.*cuda*:*DecodeStep.*cuda*")
         foreach(type IN ITEMS bfloat16 float16)
-            add_test(NAME emulated.hopper.${type} COMMAND lattn_gpu_tests
-                "--gtest_filter=*Hopper*cuda_${type}-*TheSameCallTwice*:*SegmentsOfEveryHeadSize*")
-            set_tests_properties(emulated.hopper.${type} PROPERTIES TIMEOUT 600
-                ENVIRONMENT "LD_LIBRARY_PATH=${emulated_driver};LATTN_REQUIRE_CUDA=1"
-                FAIL_REGULAR_EXPRESSION "SKIPPED")
+            lattn_add_emulated_test(hopper.${type}
+                "*Hopper*cuda_${type}-*TheSameCallTwice*:*SegmentsOfEveryHeadSize*")
         endforeach()
     endif()
 endif()

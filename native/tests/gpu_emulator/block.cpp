@@ -24,7 +24,8 @@ Block::Block(const Config& config, int index, const Stacks& stacks)
       threads(config.threads, stacks, random, *this),
       shared(config.shared_base, config.shared_bytes, config.threads),
       copies(config.threads),
-      timing_(config.timing) {
+      timing_(config.timing),
+      thread_copies_(static_cast<std::size_t>(config.threads)) {
     for (int warp = 0; warp * 32 < config.threads; ++warp) warps_.emplace_back(warp);
     for (int group = 0; group * Warpgroup::kThreads < config.threads; ++group)
         warpgroups_.emplace_back(group, registers_of(config.threads));

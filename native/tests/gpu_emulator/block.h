@@ -12,6 +12,7 @@
 #include "gpu_emulator/mbarriers.h"
 #include "gpu_emulator/scheduler.h"
 #include "gpu_emulator/shared_memory.h"
+#include "gpu_emulator/thread_copies.h"
 #include "gpu_emulator/warp.h"
 #include "gpu_emulator/warpgroup.h"
 
@@ -40,6 +41,8 @@ public:
     Warp& warp() { return warps_[threads.current() / 32]; }
     Warpgroup& warpgroup() { return warpgroups_[threads.current() / Warpgroup::kThreads]; }
 
+    ThreadCopies& thread_copies() { return thread_copies_[static_cast<std::size_t>(threads.current())]; }
+
     std::mt19937_64 random;
     Scheduler threads;
     SharedMemory shared;
@@ -61,6 +64,7 @@ private:
 
     const Timing timing_;
     std::vector<Warp> warps_;
+    std::vector<ThreadCopies> thread_copies_;
     std::deque<Warpgroup> warpgroups_;
     NamedBarrier named_barriers_[16];
 };

@@ -24,7 +24,7 @@
 #define __global__
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __shared__
+#define __shared__ static // blocks run one after the other
 
 // Those of the thread that runs.
 extern uint3 threadIdx;
@@ -48,8 +48,13 @@ T __shfl_sync(unsigned mask, T value, int lane, int width = 32) {
 
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32) {
-    static_assert(sizeof(T) == sizeof(uint32_t));
-    return std::bit_cast<T>(lattn::emulator::shuffle_xor(mask, std::bit_cast<uint32_t>(value), lane_mask, width));
+    if constexpr (sizeof(T) == sizeof(uint64_t)) {
+        const auto bits = std::bit_cast<uint64_t>(value);
+        const uint64_t low = __shfl_xor_sync(mask, static_cast<uint32_t>(bits), lane_mask, width);
+        const uint64_t high = __shfl_xor_sync(mask, static_cast<uint32_t>(bits >> 32), lane_mask, width);
+        return std::bit_cast<T>(high << 32 | low);
+    } else
+        return std::bit_cast<T>(lattn::emulator::shuffle_xor(mask, std::bit_cast<uint32_t>(value), lane_mask, width));
 }
 
 inline unsigned __float_as_uint(float value) {

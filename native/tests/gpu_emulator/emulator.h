@@ -1,6 +1,6 @@
-// A functional emulator of what a Hopper kernel needs of the GPU: threads, shared memory, barriers, the copy engine and
-// warpgroup products. Kernels that take their shared memory as a pointer and keep to the functions of ptx/ run on it as
-// they are. It checks results and protocol; it says nothing about speed.
+// A functional emulator of what a kernel needs of the GPU: threads, shared memory, barriers, copies, matrix products of
+// warps and warpgroups. Kernels that keep to the functions of ptx/ run on it as they are. It checks results and protocol;
+// it says nothing about speed.
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,10 @@
 
 namespace lattn::emulator {
 
+char* dynamic_shared() {
+    return block().shared.begin();
+}
+
 uint32_t shared_address(const void* pointer) {
     return block().shared.address_of(pointer);
 }
@@ -80,6 +84,29 @@ void store_matrices(uint32_t row_address, const uint32_t (&matrices)[4]) {
     lane.value = row_address;
     lane.matrices = words;
     block().warp().join(Warp::Operation::kStoreMatrices, Warp::kAllLanes, lane);
+}
+
+void multiply(ElementType element, float (&acc)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    Warp::Lane lane;
+    lane.accumulators = acc;
+    lane.a = a;
+    lane.b = b;
+    block().warp().join(
+        element == ElementType::kTf32 ? Warp::Operation::kMultiplyTf32 : Warp::Operation::kMultiplyBfloat16,
+        Warp::kAllLanes, lane);
+}
+
+void copy_16(uint32_t destination, const void* source, uint32_t source_bytes) {
+    block().thread_copies().copy(destination, source, source_bytes);
+}
+
+void commit_copies() {
+    block().thread_copies().commit();
+}
+
+void wait_copies(int pending_groups) {
+    block().maybe_yield();
+    block().thread_copies().wait(pending_groups);
 }
 
 void wgmma_multiply(const WgmmaShape& shape, float* acc, const uint32_t (&a)[4]) {

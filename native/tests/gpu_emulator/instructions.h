@@ -9,6 +9,7 @@ namespace lattn::emulator {
 
 using cuda::ptx::TensorMap;
 
+char* dynamic_shared();
 uint32_t shared_address(const void* pointer);
 
 void mbarrier_init(uint32_t address, uint32_t arrivals);
@@ -28,7 +29,15 @@ void fence_async_shared();
 void load_matrices(uint32_t (&matrices)[4], uint32_t row_address, bool transposed);
 void store_matrices(uint32_t row_address, const uint32_t (&matrices)[4]);
 
-enum class ElementType { kBfloat16, kHalf };
+enum class ElementType { kBfloat16, kHalf, kTf32 };
+
+// acc[16 x 8] += a[16 x K] b[K x 8] of a warp: K is 16 for bf16, 8 for tf32.
+void multiply(ElementType element, float (&acc)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+
+// 16 bytes: source_bytes of the source, then zeros. Not there before the wait for their group.
+void copy_16(uint32_t destination, const void* source, uint32_t source_bytes);
+void commit_copies();
+void wait_copies(int pending_groups);
 
 // A product as all threads of a warpgroup issue it.
 struct WgmmaShape {

@@ -95,7 +95,7 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
         if (params.segments > 1) {
             config.blocks = sequences * (params.segments - 1);
             config.threads = Config::kSumThreads;
-            emulator::launch<cuda::SegmentedScan<T, kRowDim, false>>(config, params);
+            emulator::run(config, [&](char*) { cuda::SegmentedScan<T, kRowDim, false>::run(params); });
 
             config.blocks = sequences * Config::kStateFloats / Config::kCombineThreads;
             config.threads = Config::kCombineThreads;
@@ -104,7 +104,7 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
     }
     config.blocks = sequences * (split == Split::kSegments ? params.segments : 1);
     config.threads = Config::kScanThreads;
-    emulator::launch<cuda::SegmentedScan<T, kRowDim, true>>(config, params);
+    emulator::run(config, [&](char*) { cuda::SegmentedScan<T, kRowDim, true>::run(params); });
 }
 
 template <typename T>

@@ -1,5 +1,6 @@
 #include "gpu_emulator/warp.h"
 
+#include <bit>
 #include <cstring>
 
 #include "gpu_emulator/block.h"
@@ -37,6 +38,36 @@ void store_matrix(Warp::Lane* const (&lanes)[32], int matrix, int first_thread) 
         const int lane = matrix * 8 + row;
         block().shared.write_ordinary(lanes[lane]->value, words, first_thread + lane, "stmatrix");
     }
+}
+
+// Element k of row (operand a) or column (operand b) of a product: bf16 in pairs, the lower half first.
+float operand(uint32_t word, int k, bool bfloat16) {
+    if (!bfloat16) return std::bit_cast<float>(word);
+    return std::bit_cast<float>(k % 2 == 0 ? word << 16 : word & 0xffff0000u);
+}
+
+// PTX's fragments of m16n8k16 (bf16) and m16n8k8 (tf32): lane 4g + t holds of a row g and g + 8, of b column g, and of
+// the accumulators columns 2t and 2t + 1 of both rows.
+void multiply(Warp::Lane* const (&lanes)[32], bool bfloat16) {
+    const int size = bfloat16 ? 16 : 8;
+    const int per_word = bfloat16 ? 2 : 1;
+    float result[32][4];
+    for (int lane = 0; lane < 32; ++lane) {
+        for (int i = 0; i < 4; ++i) {
+            const int row = lane / 4 + i / 2 * 8;
+            const int column = lane % 4 * 2 + i % 2;
+            double sum = static_cast<double>(lanes[lane]->accumulators[i]);
+            for (int k = 0; k < size; ++k) {
+                const int t = k / per_word % 4;
+                const int half = k / (4 * per_word);
+                const uint32_t a = lanes[row % 8 * 4 + t]->a[half * 2 + row / 8];
+                const uint32_t b = lanes[column * 4 + t]->b[half];
+                sum += static_cast<double>(operand(a, k, bfloat16)) * static_cast<double>(operand(b, k, bfloat16));
+            }
+            result[lane][i] = static_cast<float>(sum);
+        }
+    }
+    for (int lane = 0; lane < 32; ++lane) std::memcpy(lanes[lane]->accumulators, result[lane], sizeof(result[lane]));
 }
 
 } // namespace
@@ -111,6 +142,10 @@ void Warp::execute(Meeting& meeting) {
             for (int matrix = 0; matrix < 4; ++matrix)
                 store_matrix(meeting.lanes, matrix, block().threads.current() / 32 * 32);
             return;
+        case Operation::kMultiplyBfloat16:
+        case Operation::kMultiplyTf32:
+            multiply(meeting.lanes, meeting.operation == Operation::kMultiplyBfloat16);
+            return;
     }
 }
 
@@ -126,6 +161,9 @@ std::string Warp::describe(Operation operation) {
             return "ldmatrix.trans";
         case Operation::kStoreMatrices:
             return "stmatrix";
+        case Operation::kMultiplyBfloat16:
+        case Operation::kMultiplyTf32:
+            return "mma";
     }
     return "";
 }

@@ -9,13 +9,24 @@ namespace lattn::emulator {
 
 class Warp {
 public:
-    enum class Operation { kSync, kShuffle, kLoadMatrices, kLoadMatricesTransposed, kStoreMatrices };
+    enum class Operation {
+        kSync,
+        kShuffle,
+        kLoadMatrices,
+        kLoadMatricesTransposed,
+        kStoreMatrices,
+        kMultiplyBfloat16,
+        kMultiplyTf32
+    };
 
     // A lane's part in an operation.
     struct Lane {
         uint32_t value = 0; // shuffle: that of this lane, then the result; matrices: address of a row
         int source = 0;     // shuffle: the lane whose value is wanted
         uint32_t* matrices = nullptr;
+        float* accumulators = nullptr; // products
+        const uint32_t* a = nullptr;
+        const uint32_t* b = nullptr;
         bool done = false;
     };
 

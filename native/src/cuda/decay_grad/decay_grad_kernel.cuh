@@ -11,6 +11,7 @@
 
 #include "decay_grad/decay_grad_config.h"
 #include "decay_grad/decay_grad_params.h"
+#include "ptx/dynamic_shared.cuh"
 #include "ptx/opaque.cuh"
 #include "tile/decay.cuh"
 #include "tile/element.cuh"
@@ -223,7 +224,7 @@ struct DecayGrad {
     }
 
     __device__ static void run(const DecayGradParams& p) {
-        extern __shared__ uint4 shared_memory[];
+        LATTN_DYNAMIC_SHARED(shared_memory);
         Shared& shared = *reinterpret_cast<Shared*>(shared_memory);
         const int64_t chunks = (p.tokens + kChunk - 1) / kChunk;
 

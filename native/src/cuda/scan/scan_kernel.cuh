@@ -12,6 +12,7 @@
 // Chunks are cut by the token's position in the call, so the order of all sums is too.
 #pragma once
 
+#include "ptx/dynamic_shared.cuh"
 #include "ptx/opaque.cuh"
 #include "scan/scan_config.h"
 #include "scan/scan_params.h"
@@ -290,7 +291,7 @@ struct Scan {
     }
 
     __device__ static void run(const ScanParams& p) {
-        extern __shared__ uint4 shared_memory[];
+        LATTN_DYNAMIC_SHARED(shared_memory);
         Shared& shared = *reinterpret_cast<Shared*>(shared_memory);
         const bool has_output = p.out.data != nullptr;
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "ptx/dependent_launch.cuh"
+#include "ptx/dynamic_shared.cuh"
 #include "ptx/elect.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/named_barrier.cuh"
@@ -607,8 +608,10 @@ struct SegmentedScan {
         if (stores) ptx::wait_stores();
     }
 
-    __device__ static void run(const SegmentedScanParams& p, char* memory) {
-        Shared& shared = *reinterpret_cast<Shared*>(memory + (1024 - ptx::shared_address(memory) % 1024) % 1024);
+    __device__ static void run(const SegmentedScanParams& p) {
+        LATTN_DYNAMIC_SHARED(shared_memory);
+        const uint32_t padding = (1024 - ptx::shared_address(shared_memory) % 1024) % 1024;
+        Shared& shared = *reinterpret_cast<Shared*>(reinterpret_cast<char*>(shared_memory) + padding);
         if (threadIdx.x == 0) {
             for (int i = 0; i < kStages; ++i) {
                 ptx::mbarrier_init(shared.full[i], 1);
@@ -676,13 +679,11 @@ __device__ void combine_segments(const SegmentedScanParams& p) {
 #define LATTN_SEGMENTED_SCAN_KERNELS(suffix, type, row_dim)                                                  \
     extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kScanThreads, 1) \
         lattn_segmented_scan_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) {     \
-        extern __shared__ char memory[];                                                                     \
-        lattn::cuda::SegmentedScan<type, row_dim, true>::run(params, memory);                                \
+        lattn::cuda::SegmentedScan<type, row_dim, true>::run(params);                                        \
     }                                                                                                        \
     extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kSumThreads, 1)  \
         lattn_segment_sums_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) {       \
-        extern __shared__ char memory[];                                                                     \
-        lattn::cuda::SegmentedScan<type, row_dim, false>::run(params, memory);                               \
+        lattn::cuda::SegmentedScan<type, row_dim, false>::run(params);                                       \
     }                                                                                                        \
     extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kCombineThreads) \
         lattn_combine_segments_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) {   \

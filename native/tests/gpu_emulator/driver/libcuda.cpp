@@ -1,6 +1,6 @@
-// A CUDA driver without a GPU: memory is the host's, Hopper's kernels run on the emulator when they are launched. With
-// its folder in LD_LIBRARY_PATH the library under test opens it as libcuda.so.1, and its whole CUDA path for these
-// kernels is run: tensor maps, workspaces, grids, launches. Kernels that are not the emulator's are not found.
+// A CUDA driver without a GPU: memory is the host's, kernels run on the emulator when they are launched. With its
+// folder in LD_LIBRARY_PATH the library under test opens it as libcuda.so.1, and its whole CUDA path is run: views,
+// tensor maps, workspaces, grids, launches and the kernels' own sources.
 #include <cuda.h>
 
 #include <cstdio>
@@ -9,48 +9,64 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <type_traits>
 
 #include "gpu_emulator/emulator.h"
-#include "segmented_scan/segmented_scan_kernel.cuh"
+
+// The kernels, as functions of their names.
+#include "decay_grad/decay_grad.cu"
+#include "decode/decode.cu"
+#include "group_sum/group_sum.cu"
+#include "scan/scan_bf16.cu"
+#include "scan/scan_fp16.cu"
+#include "scan/scan_fp32.cu"
+#include "scan/scan_tf32.cu"
+#include "segmented_scan/segmented_scan_bf16_sm90a.cu"
+#include "segmented_scan/segmented_scan_fp16_sm90a.cu"
 
 namespace lattn::emulator {
 namespace {
 
-using cuda::SegmentedScanParams;
-
 // Few, so that small problems fill the device.
 constexpr int kMultiprocessors = 4;
 
-using Kernel = std::function<void(const Config&, const SegmentedScanParams&)>;
+using Kernel = std::function<void(const Config&, const void* params)>;
 
-template <typename T, int kRowDim>
-void add_kernels(std::map<std::string, Kernel>& kernels, const std::string& suffix) {
-    kernels["lattn_segmented_scan_" + suffix] = [](const Config& config, const SegmentedScanParams& params) {
-        run(config, [&](char* shared) { cuda::SegmentedScan<T, kRowDim, true>::run(params, shared); });
-    };
-    kernels["lattn_segment_sums_" + suffix] = [](const Config& config, const SegmentedScanParams& params) {
-        run(config, [&](char* shared) { cuda::SegmentedScan<T, kRowDim, false>::run(params, shared); });
-    };
-    kernels["lattn_combine_segments_" + suffix] = [](const Config& config, const SegmentedScanParams& params) {
-        run(config, [&](char*) { cuda::combine_segments<kRowDim>(params); });
+template <typename Params>
+Kernel kernel(void (*function)(Params)) {
+    return [function](const Config& config, const void* params) {
+        // The driver copies parameters at the launch.
+        std::remove_const_t<Params> copy;
+        std::memcpy(static_cast<void*>(&copy), params, sizeof(copy));
+        run(config, [&](char*) { function(copy); });
     };
 }
 
-template <typename T>
-void add_kernels(std::map<std::string, Kernel>& kernels, const std::string& type) {
-    add_kernels<T, 64>(kernels, type + "_d64");
-    add_kernels<T, 128>(kernels, type + "_d128");
-    add_kernels<T, 192>(kernels, type + "_d192");
-    add_kernels<T, 256>(kernels, type + "_d256");
-}
+#define LATTN_KERNEL(name) \
+    { #name, kernel(name) }
+#define LATTN_KERNELS_OF_SIZES(name) \
+    LATTN_KERNEL(name##_d64), LATTN_KERNEL(name##_d128), LATTN_KERNEL(name##_d192), LATTN_KERNEL(name##_d256)
+#define LATTN_KERNELS_OF_TYPES(name) LATTN_KERNEL(name##_bf16), LATTN_KERNEL(name##_fp16), LATTN_KERNEL(name##_fp32)
 
 const std::map<std::string, Kernel>& kernels() {
-    static const std::map<std::string, Kernel> all = [] {
-        std::map<std::string, Kernel> table;
-        add_kernels<__nv_bfloat16>(table, "bf16");
-        add_kernels<__half>(table, "fp16");
-        return table;
-    }();
+    static const std::map<std::string, Kernel> all = {
+        LATTN_KERNELS_OF_SIZES(lattn_scan_bf16),
+        LATTN_KERNELS_OF_SIZES(lattn_scan_fp16),
+        LATTN_KERNELS_OF_SIZES(lattn_scan_fp32),
+        LATTN_KERNELS_OF_SIZES(lattn_scan_tf32),
+        LATTN_KERNELS_OF_SIZES(lattn_segmented_scan_bf16),
+        LATTN_KERNELS_OF_SIZES(lattn_segmented_scan_fp16),
+        LATTN_KERNELS_OF_SIZES(lattn_segment_sums_bf16),
+        LATTN_KERNELS_OF_SIZES(lattn_segment_sums_fp16),
+        LATTN_KERNELS_OF_SIZES(lattn_combine_segments_bf16),
+        LATTN_KERNELS_OF_SIZES(lattn_combine_segments_fp16),
+        LATTN_KERNELS_OF_TYPES(lattn_decay_grad),
+        LATTN_KERNEL(lattn_decay_grad_reduce),
+        LATTN_KERNELS_OF_TYPES(lattn_group_sum),
+        LATTN_KERNELS_OF_TYPES(lattn_decode_bf16_state),
+        LATTN_KERNELS_OF_TYPES(lattn_decode_fp16_state),
+        LATTN_KERNELS_OF_TYPES(lattn_decode_fp32_state),
+    };
     return all;
 }
 
@@ -61,11 +77,8 @@ CUresult launch(CUfunction function, unsigned blocks, unsigned threads, unsigned
     config.threads = static_cast<int>(threads);
     config.shared_bytes = shared_bytes;
     config.seed = launches++;
-    // The driver copies parameters at the launch.
-    SegmentedScanParams params;
-    std::memcpy(static_cast<void*>(&params), arguments[0], sizeof(params));
     try {
-        (*reinterpret_cast<const Kernel*>(function))(config, params);
+        (*reinterpret_cast<const Kernel*>(function))(config, arguments[0]);
     } catch (const std::exception& failure) {
         std::fprintf(stderr, "emulated launch: %s\n", failure.what());
         return CUDA_ERROR_LAUNCH_FAILED;
