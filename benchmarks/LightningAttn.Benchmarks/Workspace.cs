@@ -17,40 +17,20 @@ internal static unsafe class Workspace
     public static long BytesOf(SequenceInputs inputs, Tensor[] results, long blockSize, CudaPath path)
     {
         var (q, v, states) = (inputs.Q, inputs.V, results[1]);
-        var problem = new Problem
-        {
-            Batch = q.size(0),
-            HeadsQk = q.size(1),
-            HeadsV = v.size(1),
-            Tokens = q.size(2),
-            HeadDimQk = q.size(3),
-            HeadDimV = v.size(3),
-            BlockSize = blockSize,
-            StateCount = states.size(2),
-            Scale = 1,
-            Dtype = (int)v.dtype,
-            DeviceType = (int)v.device_type,
-            DeviceIndex = v.device_index,
-            CudaPath = (int)path,
-        };
+        Kernels.CudaPath = path;
+        var options = new AttentionOptions(
+            blockSize, Scale: 1, states.size(2) > 1, Kernels.AllowsTf32(v.dtype, v.device_type));
+        var problem = Kernels.DescribeProblem(q, v, options);
         var forward = new ForwardParams
         {
             StructSize = (ulong)sizeof(ForwardParams),
             Problem = problem,
-            Q = ViewOf(q),
-            K = ViewOf(inputs.K),
-            V = ViewOf(v),
+            Q = Kernels.ViewOf(q),
+            K = Kernels.ViewOf(inputs.K),
+            V = Kernels.ViewOf(v),
             DecayRate = TorchNative.Data(inputs.DecayRates),
-            Output = ViewOf(results[0]),
-            States = new StatesView
-            {
-                Data = TorchNative.Data(states),
-                StrideB = states.stride(0),
-                StrideH = states.stride(1),
-                StrideBlock = states.stride(2),
-                StrideD = states.stride(3),
-                StrideE = states.stride(4),
-            },
+            Output = Kernels.ViewOf(results[0]),
+            States = Kernels.StatesViewOf(states),
         };
         ulong bytes;
         NativeStatus.ThrowIfFailed(NativeMethods.lattn_forward_workspace_size(&forward, &bytes));
@@ -67,21 +47,13 @@ internal static unsafe class Workspace
             K = forward.K,
             V = forward.V,
             DecayRate = forward.DecayRate,
-            GradOutput = ViewOf(inputs.GradOutput),
-            GradQ = ViewOf(gradQ),
-            GradK = ViewOf(gradK),
-            GradV = ViewOf(gradV),
+            GradOutput = Kernels.ViewOf(inputs.GradOutput),
+            GradQ = Kernels.ViewOf(gradQ),
+            GradK = Kernels.ViewOf(gradK),
+            GradV = Kernels.ViewOf(gradV),
         };
         ulong backwardBytes;
         NativeStatus.ThrowIfFailed(NativeMethods.lattn_backward_workspace_size(&backward, &backwardBytes));
         return (long)Math.Max(bytes, backwardBytes);
     }
-
-    private static View ViewOf(Tensor tensor) => new()
-    {
-        Data = TorchNative.Data(tensor),
-        StrideB = tensor.stride(0),
-        StrideH = tensor.stride(1),
-        StrideN = tensor.stride(2),
-    };
 }

@@ -305,7 +305,7 @@ internal static unsafe class Kernels
     private static Tensor Empty(long[] size, ScalarType dtype, Tensor like) =>
         torch.empty(size, dtype: dtype, device: like.device);
 
-    private static Problem DescribeProblem(Tensor q, Tensor v, AttentionOptions options)
+    internal static Problem DescribeProblem(Tensor q, Tensor v, AttentionOptions options)
     {
         long tokens = q.size(2);
         return new Problem
@@ -327,7 +327,7 @@ internal static unsafe class Kernels
         };
     }
 
-    private static View ViewOf(Tensor? tensor) => tensor is null ? default : new View
+    internal static View ViewOf(Tensor? tensor) => tensor is null ? default : new View
     {
         Data = TorchNative.Data(tensor),
         StrideB = tensor.stride(0),
@@ -344,7 +344,7 @@ internal static unsafe class Kernels
         StrideE = tensor.stride(3),
     };
 
-    private static StatesView StatesViewOf(Tensor? tensor) => tensor is null ? default : new StatesView
+    internal static StatesView StatesViewOf(Tensor? tensor) => tensor is null ? default : new StatesView
     {
         Data = TorchNative.Data(tensor),
         StrideB = tensor.stride(0),
