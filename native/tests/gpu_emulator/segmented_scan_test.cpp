@@ -83,7 +83,6 @@ template <typename T, int kRowDim>
 void launch(const SegmentedScanParams& given, Split split, emulator::Config config) {
     SegmentedScanParams params = given;
     using Config = SegmentedScanConfig<kRowDim>;
-    config.shared_bytes = Config::kSharedBytes;
     const int sequences = params.batch * params.heads * params.value_slices;
     params.split = split == Split::kSegments;
     params.state_entries =
@@ -95,6 +94,7 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
         if (params.segments > 1) {
             config.blocks = sequences * (params.segments - 1);
             config.threads = Config::kSumThreads;
+            config.shared_bytes = Config::kSumSharedBytes;
             emulator::run(config, [&](char*) { cuda::SegmentedScan<T, kRowDim, false>::run(params); });
 
             config.blocks = sequences * Config::kStateFloats / Config::kCombineThreads;
@@ -102,8 +102,11 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
             emulator::run(config, [&](char*) { cuda::combine_segments<kRowDim>(params); });
         }
     }
-    config.blocks = sequences * (split == Split::kSegments ? params.segments : 1);
+    // Some CTAs have more than one job.
+    const int jobs = sequences * (split == Split::kSegments ? params.segments : 1);
+    config.blocks = (jobs + 1) / 2;
     config.threads = Config::kScanThreads;
+    config.shared_bytes = Config::kSharedBytes;
     emulator::run(config, [&](char*) { cuda::SegmentedScan<T, kRowDim, true>::run(params); });
 }
 

@@ -71,8 +71,10 @@ constexpr Kernel segmented(Operation operation, lattn_dtype dtype, const char* n
     const int threads = operation == Operation::kSegmentedScan ? Config::kScanThreads
                         : operation == Operation::kSegmentSums ? Config::kSumThreads
                                                                : Config::kCombineThreads;
-    const int shared_bytes = operation == Operation::kCombineSegments ? 0 : static_cast<int>(Config::kSharedBytes);
-    return {operation, dtype, 0, kRowDim, name, module, threads, shared_bytes};
+    const std::size_t shared_bytes = operation == Operation::kSegmentedScan ? Config::kSharedBytes
+                                     : operation == Operation::kSegmentSums ? Config::kSumSharedBytes
+                                                                            : 0;
+    return {operation, dtype, 0, kRowDim, name, module, threads, static_cast<int>(shared_bytes)};
 }
 
 template <int kElementBytes>

@@ -55,6 +55,22 @@ __device__ __forceinline__ void touch(float (&values)[kCount]) {
     for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(values[i])::"memory");
 }
 
+// After the wait for products with this operand a: keeps it in its registers until here. The products read them after
+// they were issued, but ptxas (12.4) takes the registers of an operand for free from then on. `never` is false; the
+// compiler must not be able to know.
+template <int kCount>
+__device__ __forceinline__ void hold(const uint32_t (&a)[kCount], bool never) {
+    static_assert(kCount == 4);
+    asm volatile(
+        "{\n"
+        ".reg .pred never;\n"
+        "setp.ne.b32 never, %4, 0;\n"
+        "@never st.shared.v4.b32 [%5], {%0, %1, %2, %3};\n"
+        "}\n" ::"r"(a[0]),
+        "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(static_cast<int>(never)), "r"(0)
+        : "memory");
+}
+
 // acc (+)= a b for elements of type T; the number of columns kN follows from acc.
 template <typename T, BOrder kOrder>
 struct Wgmma {

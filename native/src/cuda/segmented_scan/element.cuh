@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include "ptx/convert.cuh"
+#include "ptx/packed_bf16.cuh"
 
 namespace lattn::cuda {
 
@@ -17,14 +18,51 @@ template <>
 struct ScanElement<__nv_bfloat16> {
     static constexpr bool kScaled = false;
     __device__ __forceinline__ static uint32_t pack(float low, float high) { return ptx::pack_bf16(low, high); }
-    __device__ __forceinline__ static float2 unpack(uint32_t packed) { return ptx::unpack_bf16(packed); }
+
+    // Weights of a pair of values in two bf16 parts.
+    static constexpr bool kPackedWeights = true;
+    struct WeightPair {
+        uint32_t high, low;
+    };
+
+    __device__ __forceinline__ static WeightPair weight_pair(float first, float second) {
+        const uint32_t high = ptx::pack_bf16(first, second);
+        const float2 kept = ptx::unpack_bf16(high);
+        return {high, ptx::pack_bf16(first - kept.x, second - kept.y)};
+    }
+
+    // high + low = values * weights to 16 bits: what high does not hold of values * weight.high is a bf16.
+    __device__ __forceinline__ static void weigh(uint32_t values, const WeightPair& weight, uint32_t& high,
+                                                 uint32_t& low) {
+        high = ptx::mul_bf16(values, weight.high);
+        const uint32_t rest = ptx::fma_bf16(values, weight.high, ptx::negate_bf16(high));
+        low = ptx::fma_bf16(values, weight.low, rest);
+    }
 };
 
 template <>
 struct ScanElement<__half> {
     static constexpr bool kScaled = true;
     __device__ __forceinline__ static uint32_t pack(float low, float high) { return ptx::pack_half(low, high); }
-    __device__ __forceinline__ static float2 unpack(uint32_t packed) { return ptx::unpack_half(packed); }
+
+    // fp16 cannot hold small weights.
+    static constexpr bool kPackedWeights = false;
+    struct WeightPair {
+        float first, second;
+    };
+
+    __device__ __forceinline__ static WeightPair weight_pair(float first, float second) { return {first, second}; }
+
+    // high + low = values * weights to 22 bits.
+    __device__ __forceinline__ static void weigh(uint32_t values, const WeightPair& weight, uint32_t& high,
+                                                 uint32_t& low) {
+        const float2 exact = ptx::unpack_half(values);
+        const float first = exact.x * weight.first;
+        const float second = exact.y * weight.second;
+        high = ptx::pack_half(first, second);
+        const float2 kept = ptx::unpack_half(high);
+        low = ptx::pack_half(first - kept.x, second - kept.y);
+    }
 };
 
 __device__ __forceinline__ float power_of_two(int exponent) {

@@ -1,5 +1,7 @@
 #include "cuda/segmented_scan/segmented_scan_launch.h"
 
+#include <algorithm>
+
 #include "common/dtype.h"
 #include "common/problem.h"
 #include "cuda/host/tensor_map.h"
@@ -28,14 +30,15 @@ struct Plan {
     }
 };
 
-// Whether splitting is faster; the results are the same bits. Times are in that of one segment's outputs: a pass over
-// sums takes less, and two more launches take a little.
+// Whether splitting is faster; the results are the same bits. Times are in that of one segment's outputs: a segment's
+// sum takes half of it, and two more launches take a little.
 bool is_split_faster(int64_t sequences, int64_t segments, int64_t multiprocessors) {
-    constexpr double kSumsTime = 0.6;
-    constexpr double kLaunchTime = 0.2;
-    const auto rounds = [&](int64_t blocks) { return static_cast<double>(ceil_div(blocks, multiprocessors)); };
+    constexpr double kSumTime = 0.5;
+    constexpr double kLaunchTime = 0.3;
+    const auto rounds = [&](int64_t jobs) { return static_cast<double>(ceil_div(jobs, multiprocessors)); };
+    const double sums = static_cast<double>(sequences * (segments - 1)) / static_cast<double>(multiprocessors);
     const double whole = rounds(sequences) * static_cast<double>(segments);
-    const double split = rounds(sequences * segments) + kSumsTime * rounds(sequences * (segments - 1)) + kLaunchTime;
+    const double split = rounds(sequences * segments) + kSumTime * std::max(sums, 1.0) + kLaunchTime;
     return segments > 1 && split < whole;
 }
 
@@ -123,16 +126,19 @@ Status launch_segmented_scan(Device& device, const lattn_forward_params& params,
     scan.pair_scale = static_cast<float>(problem.scale);
     scan.read_scale = scan.pair_scale;
 
-    const auto launch = [&](Operation operation, int64_t blocks, Start start) {
+    // The kernels of a call, and those of the next one, start during the one before them and wait themselves.
+    const auto launch = [&](Operation operation, int64_t blocks) {
         int pass = 0;
         LATTN_RETURN_IF_ERROR(find_kernel(operation, problem.dtype, 0, problem.head_dim_qk, pass));
-        return device.launch(pass, blocks, static_cast<CUstream>(params.stream), scan, start);
+        return device.launch(pass, blocks, static_cast<CUstream>(params.stream), scan, Start::kDuringPrior);
     };
-    if (!plan.split) return launch(Operation::kSegmentedScan, plan.sequences, Start::kAfterPrior);
-    const int64_t combining_blocks = plan.sequences * (plan.state_floats / kCombineThreads);
-    LATTN_RETURN_IF_ERROR(launch(Operation::kSegmentSums, plan.sequences * (plan.segments - 1), Start::kAfterPrior));
-    LATTN_RETURN_IF_ERROR(launch(Operation::kCombineSegments, combining_blocks, Start::kDuringPrior));
-    return launch(Operation::kSegmentedScan, plan.sequences * plan.segments, Start::kDuringPrior);
+    if (plan.split) {
+        LATTN_RETURN_IF_ERROR(launch(Operation::kSegmentSums, plan.sequences * (plan.segments - 1)));
+        LATTN_RETURN_IF_ERROR(
+            launch(Operation::kCombineSegments, plan.sequences * (plan.state_floats / kCombineThreads)));
+    }
+    const int64_t jobs = plan.split ? plan.sequences * plan.segments : plan.sequences;
+    return launch(Operation::kSegmentedScan, std::min<int64_t>(jobs, device.multiprocessors()));
 }
 
 } // namespace lattn::cuda

@@ -39,6 +39,9 @@ void wgmma_wait() {
 template <int kCount>
 void touch(float (&)[kCount]) {}
 
+template <int kCount>
+void hold(const uint32_t (&)[kCount], bool) {}
+
 template <typename T, BOrder kOrder>
 struct Wgmma {
     static_assert(std::is_same_v<T, __nv_bfloat16> || std::is_same_v<T, __half>);

@@ -1,0 +1,43 @@
+// The pass of the segmented scan between sums and output.
+#pragma once
+
+#include "ptx/dependent_launch.cuh"
+#include "segmented_scan/segmented_scan_config.h"
+#include "segmented_scan/segmented_scan_params.h"
+
+namespace lattn::cuda {
+
+// S of every segment but the first from the sums U of those before it, in place: S <- g^L S + U. One thread per value
+// of a state; grid: kStateFloats / kCombineThreads blocks for each (batch, head, value slice).
+template <int kRowDim>
+__device__ void combine_segments(const SegmentedScanParams& p) {
+    using Config = SegmentedScanConfig<kRowDim>;
+    constexpr int kBlocks = Config::kStateFloats / Config::kCombineThreads;
+    const int sequence = static_cast<int>(blockIdx.x) / kBlocks;
+    const int index = static_cast<int>(blockIdx.x) % kBlocks * Config::kCombineThreads + threadIdx.x;
+    const int head = sequence / p.value_slices % p.heads;
+
+    // The element of the state that value i of a thread is.
+    const int thread = index % Config::kStateThreads;
+    const int i = index / Config::kStateThreads;
+    const int lane = thread % 32;
+    const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
+    const int column = sequence % p.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
+
+    ptx::let_next_kernel_start();
+    float before = 0.0f;
+    if (p.initial.data != nullptr && row < p.row_dim && column < p.value_dim)
+        before = p.initial.data[sequence / p.value_slices / p.heads * p.initial.stride_b + head * p.initial.stride_h +
+                                row * p.initial.stride_row + column * p.initial.stride_column];
+    const float decay = expf(-p.decay_rate[head] * static_cast<float>(kSegmentTokens));
+    ptx::wait_for_prior_kernel();                               // for the sums
+    const int first_entry = Config::kBeforeInRegisters ? 0 : 1; // that of the second segment
+    float* state = p.workspace + (int64_t{sequence} * p.state_entries + first_entry) * Config::kStateFloats + index;
+#pragma unroll 8
+    for (int segment = 1; segment < p.segments; ++segment, state += Config::kStateFloats) {
+        before = fmaf(decay, before, *state);
+        *state = before;
+    }
+}
+
+} // namespace lattn::cuda
