@@ -3,7 +3,8 @@
 #  - every kernel of the dispatch table is in its module, as machine code for each architecture of the build and as PTX;
 #  - no kernel spills registers or keeps a stack frame (local memory), beyond scripts/fatbin-allowances.txt;
 #  - shared memory and registers fit what a block of that architecture may have;
-#  - the scans of *_sm90a modules multiply with wgmma (HGMMA), and no kernel has loads or stores of local memory.
+#  - the scans of *_sm90a modules multiply with wgmma (HGMMA), and no kernel has loads or stores of local memory;
+#  - no register that a wgmma in flight still reads is written (ptxas 12.4 lets that happen: ptx/wgmma.cuh, hold()).
 #
 #   scripts/check-fatbins.sh [<lattn_kernels> [<folder of *.ptxas.txt> [<bin folder of the CUDA toolkit>]]]
 set -euo pipefail
@@ -25,7 +26,7 @@ grep '^kernel ' "$work/table" > "$work/kernels" || { echo "error: the dispatch t
 # usage: "module arch kernel registers stack static_smem local" of the machine code; ptx: "module arch kernel".
 : > "$work/usage"
 : > "$work/ptx"
-: > "$work/sass" # "wgmma module kernel count", "local module kernel count"
+: > "$work/sass" # "wgmma module kernel count", "local ...", "overwritten ..."
 for module in $(awk '{ print $3 }' "$work/kernels" | sort -u); do
     "$cuda_bin/cuobjdump" -res-usage "$work/$module.fatbin" > "$work/dump" 2>&1
     awk -v module="$module" '
@@ -40,9 +41,33 @@ for module in $(awk '{ print $3 }' "$work/kernels" | sort -u); do
         $1 == "Function" { name = $3 }
         /HGMMA/ { wgmma[name]++ }
         / (LDL|STL)[. ]/ { local_access[name]++ }
+        # Products read operand a from registers after they were issued, until the wait for their group.
+        $1 == "Function" { group = 0; split("", reads) }
+        { is_code = match($0, /\/\*[0-9a-f]+\*\/ +(@!?U?P[0-9T]+ +)?[A-Z]/) }
+        is_code {
+            code = substr($0, RSTART + RLENGTH - 1); sub(/ *;.*/, "", code)
+            opcode = code; sub(/ .*/, "", opcode)
+            operands = substr(code, length(opcode) + 1); count = split(operands, operand, /, */)
+            for (i = 1; i <= count; i++) gsub(/ /, "", operand[i])
+            if (opcode ~ /^HGMMA/) {
+                if (operand[2] ~ /^R[0-9]+$/)
+                    for (i = 0; i < 4; i++) reads[substr(operand[2], 2) + i] = group
+                if (operands ~ /gsb0/) group++
+            } else if (opcode ~ /^WARPGROUP.DEPBAR/) {
+                for (register in reads) if (reads[register] < group - substr(operand[count], 3)) delete reads[register]
+            } else {
+                written = opcode ~ /^SHFL/ ? operand[2] : operand[1]
+                if (written ~ /^R[0-9]+/) {
+                    sub(/^R/, "", written); sub(/[^0-9].*/, "", written)
+                    width = opcode ~ /\.128|^LDSM.*\.4$/ ? 4 : opcode ~ /\.64|WIDE/ ? 2 : 1
+                    for (i = 0; i < width; i++) if ((written + i) in reads) overwritten[name]++
+                }
+            }
+        }
         END {
             for (name in wgmma) print "wgmma", module, name, wgmma[name]
             for (name in local_access) print "local", module, name, local_access[name]
+            for (name in overwritten) print "overwritten", module, name, overwritten[name]
         }' >> "$work/sass"
     "$cuda_bin/cuobjdump" -ptx "$work/$module.fatbin" > "$work/dump" 2>&1
     awk -v module="$module" '
@@ -77,6 +102,7 @@ awk -v architectures="$architectures" '
     FILENAME == ARGV[5] {
         if ($1 == "wgmma") wgmma[$2, $3] = $4
         if ($1 == "local") fail($3 ": " $4 " loads or stores of local memory")
+        if ($1 == "overwritten") fail($3 ": " $4 " writes to operands of products in flight")
     }
     FILENAME == ARGV[6] {
         kernel = $2; module = $3; threads = $4; dynamic = $5; kernels++
