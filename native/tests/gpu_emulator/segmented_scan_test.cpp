@@ -15,9 +15,9 @@ using cuda::SegmentedScanParams;
 using emulator::Timing;
 
 // Who works on the segments of a sequence; the results must be the same bits.
-enum class Split { kWholeSequences, kSegments };
+enum class Split { kWholeSequences, kSegments, kPairsOfSegments };
 
-BoxedTensor boxed(Tensor& tensor, int64_t heads_v) {
+BoxedTensor boxed(Tensor& tensor, int64_t heads_v, int tokens = SegmentedScanConfig<64>::kChunk) {
     constexpr int64_t kElementBytes = 2;
     const auto size = [&](std::size_t axis) { return tensor.sizes()[axis]; };
     const auto stride = [&](std::size_t axis) { return tensor.stride(axis) * kElementBytes; };
@@ -29,7 +29,7 @@ BoxedTensor boxed(Tensor& tensor, int64_t heads_v) {
                                             {size(3), size(2), repeats(1) ? 1 : size(1), repeats(0) ? 1 : size(0)},
                                             {kElementBytes, size(2) <= 1 ? row_bytes : stride(2),
                                              repeats(1) ? row_bytes : stride(1), repeats(0) ? row_bytes : stride(0)},
-                                            {64, 64, 1, 1}});
+                                            {64, tokens, 1, 1}});
     result.heads_per_head = static_cast<int32_t>(heads_v / size(1));
     result.repeats_heads = repeats(1);
     result.repeats_batch = repeats(0);
@@ -52,7 +52,7 @@ SegmentedScanParams scan_params(Problem& problem) {
     params.a = boxed(problem.q, s.heads_v);
     params.b = boxed(problem.k, s.heads_v);
     params.c = boxed(problem.v, s.heads_v);
-    params.out = boxed(problem.output, s.heads_v);
+    params.out = boxed(problem.output, s.heads_v, SegmentedScanConfig<64>::kOutputRows);
     params.decay_rate = static_cast<const float*>(problem.rate.data());
     if (c.history) {
         const lattn_state_view history = problem.history.state_view();
@@ -84,7 +84,9 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
     SegmentedScanParams params = given;
     using Config = SegmentedScanConfig<kRowDim>;
     const int sequences = params.batch * params.heads * params.value_slices;
-    params.split = split == Split::kSegments;
+    params.split = split != Split::kWholeSequences;
+    params.row_parts = kRowDim / cuda::SegmentSumConfig::kRowDim;
+    params.segments_per_job = split == Split::kSegments ? 1 : 2;
     params.state_entries =
         Config::kBeforeInRegisters ? (params.split ? params.segments - 1 : 0) : (params.split ? params.segments : 1);
     std::vector<float> workspace(static_cast<std::size_t>(sequences * params.state_entries * Config::kStateFloats),
@@ -92,10 +94,11 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
     params.workspace = workspace.data();
     if (params.split) {
         if (params.segments > 1) {
-            config.blocks = sequences * (params.segments - 1);
-            config.threads = Config::kSumThreads;
-            config.shared_bytes = Config::kSumSharedBytes;
-            emulator::run(config, [&](char*) { cuda::SegmentedScan<T, kRowDim, false>::run(params); });
+            using SumConfig = cuda::SegmentSumConfig;
+            config.blocks = sequences * (params.segments - 1) * params.row_parts;
+            config.threads = SumConfig::kThreads;
+            config.shared_bytes = SumConfig::kSharedBytes;
+            emulator::run(config, [&](char*) { cuda::SegmentedScan<T, SumConfig::kRowDim, false>::run(params); });
 
             config.blocks = sequences * Config::kStateFloats / Config::kCombineThreads;
             config.threads = Config::kCombineThreads;
@@ -103,7 +106,9 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
         }
     }
     // Some CTAs have more than one job.
-    const int jobs = sequences * (split == Split::kSegments ? params.segments : 1);
+    const int jobs = params.split
+                         ? sequences * ((params.segments + params.segments_per_job - 1) / params.segments_per_job)
+                         : sequences;
     config.blocks = (jobs + 1) / 2;
     config.threads = Config::kScanThreads;
     config.shared_bytes = Config::kSharedBytes;
@@ -215,20 +220,22 @@ TEST_P(SegmentedScan, StatesAndHistory) {
 }
 
 TEST_P(SegmentedScan, SegmentsGiveTheSameBitsHoweverTheyAreSplit) {
-    for (const int64_t d : {64, 136}) {
+    // At the last rate a segment's sum is without its first tokens.
+    for (const auto& [d, rate] : {std::pair{64, 0.001}, {136, 0.001}, {64, 0.1}, {136, 0.1}}) {
         for (const bool history : {false, true}) {
             Case c = small_case(GetParam(), 2 * kSegmentTokens + 70, d, 64);
             c.sizes.block_size = 512;
-            c.rates = {0.001};
+            c.rates = {rate};
             c.history = history;
             Problem whole(c);
             run(whole, Split::kWholeSequences, {});
             expect_close(whole);
-            Problem split(c);
-            run(split, Split::kSegments, {});
-
-            EXPECT_EQ(whole.output.storage(), split.output.storage()) << c;
-            EXPECT_EQ(whole.states.storage(), split.states.storage()) << c;
+            for (const Split split : {Split::kSegments, Split::kPairsOfSegments}) {
+                Problem split_up(c);
+                run(split_up, split, {});
+                EXPECT_EQ(whole.output.storage(), split_up.output.storage()) << c;
+                EXPECT_EQ(whole.states.storage(), split_up.states.storage()) << c;
+            }
         }
     }
 }

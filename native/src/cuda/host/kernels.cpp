@@ -64,17 +64,34 @@ constexpr Kernel scan_tf32(const char* name) {
     return scan<4, 4, kRowDim>(LATTN_FLOAT32, name, kScanTf32, Operation::kScanTf32);
 }
 
-// A pass of the segmented scan.
 template <int kRowDim>
-constexpr Kernel segmented(Operation operation, lattn_dtype dtype, const char* name, ModuleIndex module) {
+constexpr Kernel segmented_scan(lattn_dtype dtype, const char* name, ModuleIndex module) {
     using Config = SegmentedScanConfig<kRowDim>;
-    const int threads = operation == Operation::kSegmentedScan ? Config::kScanThreads
-                        : operation == Operation::kSegmentSums ? Config::kSumThreads
-                                                               : Config::kCombineThreads;
-    const std::size_t shared_bytes = operation == Operation::kSegmentedScan ? Config::kSharedBytes
-                                     : operation == Operation::kSegmentSums ? Config::kSumSharedBytes
-                                                                            : 0;
-    return {operation, dtype, 0, kRowDim, name, module, threads, static_cast<int>(shared_bytes)};
+    return {Operation::kSegmentedScan,
+            dtype,
+            0,
+            kRowDim,
+            name,
+            module,
+            Config::kScanThreads,
+            static_cast<int>(Config::kSharedBytes)};
+}
+
+template <int kRowDim>
+constexpr Kernel combine_segments(lattn_dtype dtype, const char* name, ModuleIndex module) {
+    return {
+        Operation::kCombineSegments, dtype, 0, kRowDim, name, module, SegmentedScanConfig<kRowDim>::kCombineThreads, 0};
+}
+
+constexpr Kernel segment_sums(lattn_dtype dtype, const char* name, ModuleIndex module) {
+    return {Operation::kSegmentSums,
+            dtype,
+            0,
+            0,
+            name,
+            module,
+            SegmentSumConfig::kThreads,
+            static_cast<int>(SegmentSumConfig::kSharedBytes)};
 }
 
 template <int kElementBytes>
@@ -115,30 +132,24 @@ constexpr Kernel kernels[] = {
     scan_tf32<128>("lattn_scan_tf32_d128"),
     scan_tf32<192>("lattn_scan_tf32_d192"),
     scan_tf32<256>("lattn_scan_tf32_d256"),
-    segmented<64>(Operation::kSegmentedScan, LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d64", kSegmentedScanBf16),
-    segmented<128>(Operation::kSegmentedScan, LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d128", kSegmentedScanBf16),
-    segmented<192>(Operation::kSegmentedScan, LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d192", kSegmentedScanBf16),
-    segmented<256>(Operation::kSegmentedScan, LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d256", kSegmentedScanBf16),
-    segmented<64>(Operation::kSegmentedScan, LATTN_FLOAT16, "lattn_segmented_scan_fp16_d64", kSegmentedScanFp16),
-    segmented<128>(Operation::kSegmentedScan, LATTN_FLOAT16, "lattn_segmented_scan_fp16_d128", kSegmentedScanFp16),
-    segmented<192>(Operation::kSegmentedScan, LATTN_FLOAT16, "lattn_segmented_scan_fp16_d192", kSegmentedScanFp16),
-    segmented<256>(Operation::kSegmentedScan, LATTN_FLOAT16, "lattn_segmented_scan_fp16_d256", kSegmentedScanFp16),
-    segmented<64>(Operation::kSegmentSums, LATTN_BFLOAT16, "lattn_segment_sums_bf16_d64", kSegmentedScanBf16),
-    segmented<128>(Operation::kSegmentSums, LATTN_BFLOAT16, "lattn_segment_sums_bf16_d128", kSegmentedScanBf16),
-    segmented<192>(Operation::kSegmentSums, LATTN_BFLOAT16, "lattn_segment_sums_bf16_d192", kSegmentedScanBf16),
-    segmented<256>(Operation::kSegmentSums, LATTN_BFLOAT16, "lattn_segment_sums_bf16_d256", kSegmentedScanBf16),
-    segmented<64>(Operation::kSegmentSums, LATTN_FLOAT16, "lattn_segment_sums_fp16_d64", kSegmentedScanFp16),
-    segmented<128>(Operation::kSegmentSums, LATTN_FLOAT16, "lattn_segment_sums_fp16_d128", kSegmentedScanFp16),
-    segmented<192>(Operation::kSegmentSums, LATTN_FLOAT16, "lattn_segment_sums_fp16_d192", kSegmentedScanFp16),
-    segmented<256>(Operation::kSegmentSums, LATTN_FLOAT16, "lattn_segment_sums_fp16_d256", kSegmentedScanFp16),
-    segmented<64>(Operation::kCombineSegments, LATTN_BFLOAT16, "lattn_combine_segments_bf16_d64", kSegmentedScanBf16),
-    segmented<128>(Operation::kCombineSegments, LATTN_BFLOAT16, "lattn_combine_segments_bf16_d128", kSegmentedScanBf16),
-    segmented<192>(Operation::kCombineSegments, LATTN_BFLOAT16, "lattn_combine_segments_bf16_d192", kSegmentedScanBf16),
-    segmented<256>(Operation::kCombineSegments, LATTN_BFLOAT16, "lattn_combine_segments_bf16_d256", kSegmentedScanBf16),
-    segmented<64>(Operation::kCombineSegments, LATTN_FLOAT16, "lattn_combine_segments_fp16_d64", kSegmentedScanFp16),
-    segmented<128>(Operation::kCombineSegments, LATTN_FLOAT16, "lattn_combine_segments_fp16_d128", kSegmentedScanFp16),
-    segmented<192>(Operation::kCombineSegments, LATTN_FLOAT16, "lattn_combine_segments_fp16_d192", kSegmentedScanFp16),
-    segmented<256>(Operation::kCombineSegments, LATTN_FLOAT16, "lattn_combine_segments_fp16_d256", kSegmentedScanFp16),
+    segmented_scan<64>(LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d64", kSegmentedScanBf16),
+    segmented_scan<128>(LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d128", kSegmentedScanBf16),
+    segmented_scan<192>(LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d192", kSegmentedScanBf16),
+    segmented_scan<256>(LATTN_BFLOAT16, "lattn_segmented_scan_bf16_d256", kSegmentedScanBf16),
+    segmented_scan<64>(LATTN_FLOAT16, "lattn_segmented_scan_fp16_d64", kSegmentedScanFp16),
+    segmented_scan<128>(LATTN_FLOAT16, "lattn_segmented_scan_fp16_d128", kSegmentedScanFp16),
+    segmented_scan<192>(LATTN_FLOAT16, "lattn_segmented_scan_fp16_d192", kSegmentedScanFp16),
+    segmented_scan<256>(LATTN_FLOAT16, "lattn_segmented_scan_fp16_d256", kSegmentedScanFp16),
+    segment_sums(LATTN_BFLOAT16, "lattn_segment_sums_bf16", kSegmentedScanBf16),
+    segment_sums(LATTN_FLOAT16, "lattn_segment_sums_fp16", kSegmentedScanFp16),
+    combine_segments<64>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d64", kSegmentedScanBf16),
+    combine_segments<128>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d128", kSegmentedScanBf16),
+    combine_segments<192>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d192", kSegmentedScanBf16),
+    combine_segments<256>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d256", kSegmentedScanBf16),
+    combine_segments<64>(LATTN_FLOAT16, "lattn_combine_segments_fp16_d64", kSegmentedScanFp16),
+    combine_segments<128>(LATTN_FLOAT16, "lattn_combine_segments_fp16_d128", kSegmentedScanFp16),
+    combine_segments<192>(LATTN_FLOAT16, "lattn_combine_segments_fp16_d192", kSegmentedScanFp16),
+    combine_segments<256>(LATTN_FLOAT16, "lattn_combine_segments_fp16_d256", kSegmentedScanFp16),
     decay_grad<2>(LATTN_BFLOAT16, "lattn_decay_grad_bf16"),
     decay_grad<2>(LATTN_FLOAT16, "lattn_decay_grad_fp16"),
     decay_grad<4>(LATTN_FLOAT32, "lattn_decay_grad_fp32"),

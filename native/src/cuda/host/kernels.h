@@ -35,7 +35,7 @@ struct Kernel {
 };
 
 constexpr int kModuleCount = 9;
-constexpr int kKernelCount = 56;
+constexpr int kKernelCount = 50;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);

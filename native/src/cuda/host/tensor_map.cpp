@@ -9,7 +9,7 @@ namespace {
 constexpr int64_t kElementBytes = 2;
 constexpr int64_t kAlignment = 16;
 constexpr int64_t kStrideLimit = int64_t{1} << 40; // bytes
-constexpr uint32_t kBoxSide = 64;
+constexpr uint32_t kBoxColumns = 64;
 
 Status check_stride(const BoxedView& tensor, const char* axis, int64_t size, int64_t stride, bool may_repeat) {
     if (size <= 1 || (may_repeat && stride == 0)) return ok();
@@ -35,7 +35,8 @@ Status check_boxed(const lattn_problem& problem, const BoxedView& tensor) {
     return check_stride(tensor, "batch", problem.batch, tensor.view.stride_b, true);
 }
 
-Status encode_boxed(const Driver& driver, const lattn_problem& problem, const BoxedView& tensor, BoxedTensor& boxed) {
+Status encode_boxed(const Driver& driver, const lattn_problem& problem, const BoxedView& tensor, uint32_t tokens,
+                    BoxedTensor& boxed) {
     const auto repeats = [](int64_t size, int64_t stride) { return size <= 1 || stride == 0; };
     boxed.heads_per_head = static_cast<int32_t>(problem.heads_v / tensor.heads);
     boxed.repeats_heads = repeats(tensor.heads, tensor.view.stride_h);
@@ -52,7 +53,7 @@ Status encode_boxed(const Driver& driver, const lattn_problem& problem, const Bo
     const cuuint64_t strides[3] = {stride_bytes(problem.tokens, tensor.view.stride_n),
                                    stride_bytes(tensor.heads, tensor.view.stride_h),
                                    stride_bytes(problem.batch, tensor.view.stride_b)};
-    const cuuint32_t box[4] = {kBoxSide, kBoxSide, 1, 1};
+    const cuuint32_t box[4] = {kBoxColumns, tokens, 1, 1};
     const cuuint32_t steps[4] = {1, 1, 1, 1};
 
     CUtensorMap map;

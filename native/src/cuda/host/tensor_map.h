@@ -18,7 +18,8 @@ struct BoxedView {
 // LATTN_OK if the copy engine can address the tensor; otherwise which of its properties it cannot.
 Status check_boxed(const lattn_problem& problem, const BoxedView& tensor);
 
-// For a tensor that passed the check.
-Status encode_boxed(const Driver& driver, const lattn_problem& problem, const BoxedView& tensor, BoxedTensor& boxed);
+// For a tensor that passed the check; boxes of 64 columns of `tokens` tokens.
+Status encode_boxed(const Driver& driver, const lattn_problem& problem, const BoxedView& tensor, uint32_t tokens,
+                    BoxedTensor& boxed);
 
 } // namespace lattn::cuda

@@ -19,21 +19,30 @@ __device__ __forceinline__ void prefetch_map(const TensorMap& map) {
     asm volatile("prefetch.tensormap [%0];\n" ::"l"(&map) : "memory");
 }
 
+// What happens to the lines of a copy in L2.
+enum class Keep : uint64_t {
+    kNormally = 0x1000000000000000,
+    kShortly = 0x12f0000000000000, // the first ones to go
+};
+
 // By one thread. The bytes of the whole box, also of what lies outside, are counted on the barrier.
-__device__ __forceinline__ void load_box(void* shared, const TensorMap& map, Mbarrier& barrier, Coordinates at) {
+__device__ __forceinline__ void load_box(void* shared, const TensorMap& map, Mbarrier& barrier, Coordinates at,
+                                         Keep keep = Keep::kNormally) {
     asm volatile(
-        "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, "
-        "%6}], "
-        "[%2];\n" ::"r"(shared_address(shared)),
-        "l"(&map), "r"(shared_address(&barrier)), "r"(at.x), "r"(at.y), "r"(at.z), "r"(at.w)
+        "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, "
+        "{%3, %4, %5, %6}], [%2], %7;\n" ::"r"(shared_address(shared)),
+        "l"(&map), "r"(shared_address(&barrier)), "r"(at.x), "r"(at.y), "r"(at.z), "r"(at.w),
+        "l"(static_cast<uint64_t>(keep))
         : "memory");
 }
 
 // By one thread, after fence_async_shared() of those who wrote the box and a barrier.
-__device__ __forceinline__ void store_box(const TensorMap& map, const void* shared, Coordinates at) {
+__device__ __forceinline__ void store_box(const TensorMap& map, const void* shared, Coordinates at,
+                                          Keep keep = Keep::kNormally) {
     asm volatile(
-        "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], [%1];\n" ::"l"(&map),
-        "r"(shared_address(shared)), "r"(at.x), "r"(at.y), "r"(at.z), "r"(at.w)
+        "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group.L2::cache_hint [%0, {%2, %3, %4, %5}], [%1], "
+        "%6;\n" ::"l"(&map),
+        "r"(shared_address(shared)), "r"(at.x), "r"(at.y), "r"(at.z), "r"(at.w), "l"(static_cast<uint64_t>(keep))
         : "memory");
 }
 

@@ -24,12 +24,17 @@ enum class BOrder : int {
 };
 
 // Describes b from `address` on. kNContiguous with kN > 64: column 64 begins `column_block_bytes` after column 0.
-// A step of 16 in k is 32 bytes on for kKContiguous (within 64), 2048 bytes for kNContiguous.
 __device__ __forceinline__ uint64_t wgmma_operand(uint32_t address, uint32_t column_block_bytes) {
     constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
     constexpr uint64_t kRowBlockBytes = 1024;
     return kSwizzle128 | (kRowBlockBytes >> 4) << 32 | uint64_t{(column_block_bytes & 0x3ffff) >> 4} << 16 |
            ((address & 0x3ffff) >> 4);
+}
+
+// The operand `bytes` further on. A step of 16 in k is 32 bytes for kKContiguous (within 64), 2048 for kNContiguous.
+__device__ __forceinline__ uint64_t wgmma_operand_at(uint64_t operand, uint32_t bytes) {
+    // No carry leaves the lower half: one addition.
+    return (operand & 0xffffffff00000000) | (static_cast<uint32_t>(operand) + (bytes >> 4));
 }
 
 // Orders this warpgroup's use of registers before its next products; needed when accumulators or operands a were
@@ -55,20 +60,29 @@ __device__ __forceinline__ void touch(float (&values)[kCount]) {
     for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(values[i])::"memory");
 }
 
-// After the wait for products with this operand a: keeps it in its registers until here. The products read them after
-// they were issued, but ptxas (12.4) takes the registers of an operand for free from then on. `never` is false; the
-// compiler must not be able to know.
-template <int kCount>
-__device__ __forceinline__ void hold(const uint32_t (&a)[kCount], bool never) {
-    static_assert(kCount == 4);
-    asm volatile(
-        "{\n"
-        ".reg .pred never;\n"
-        "setp.ne.b32 never, %4, 0;\n"
-        "@never st.shared.v4.b32 [%5], {%0, %1, %2, %3};\n"
-        "}\n" ::"r"(a[0]),
-        "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(static_cast<int>(never)), "r"(0)
-        : "memory");
+// After the wait for products with operands a of these registers: keeps them as they are until here. The products read
+// them after they were issued, but ptxas (12.4) takes the registers of an operand for free from then on. `never` is
+// false; the compiler must not be able to know.
+template <int kOperands>
+__device__ __forceinline__ void hold(const uint32_t (&a)[kOperands][4], bool never) {
+    static_assert(kOperands % 4 == 0);
+#pragma unroll
+    for (int i = 0; i < kOperands; i += 4)
+        asm volatile(
+            "{\n"
+            ".reg .pred never;\n"
+            "setp.ne.b32 never, %16, 0;\n"
+            "@!never bra held_%=;\n"
+            "st.shared.v4.b32 [%17], {%0, %1, %2, %3};\n"
+            "st.shared.v4.b32 [%17], {%4, %5, %6, %7};\n"
+            "st.shared.v4.b32 [%17], {%8, %9, %10, %11};\n"
+            "st.shared.v4.b32 [%17], {%12, %13, %14, %15};\n"
+            "held_%=:\n"
+            "}\n" ::"r"(a[i][0]),
+            "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]), "r"(a[i + 1][0]), "r"(a[i + 1][1]), "r"(a[i + 1][2]),
+            "r"(a[i + 1][3]), "r"(a[i + 2][0]), "r"(a[i + 2][1]), "r"(a[i + 2][2]), "r"(a[i + 2][3]), "r"(a[i + 3][0]),
+            "r"(a[i + 3][1]), "r"(a[i + 3][2]), "r"(a[i + 3][3]), "r"(static_cast<int>(never)), "r"(0)
+            : "memory");
 }
 
 // acc (+)= a b for elements of type T; the number of columns kN follows from acc.

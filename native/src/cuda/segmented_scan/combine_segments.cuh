@@ -2,13 +2,12 @@
 #pragma once
 
 #include "ptx/dependent_launch.cuh"
-#include "segmented_scan/segmented_scan_config.h"
-#include "segmented_scan/segmented_scan_params.h"
+#include "segmented_scan/layout.cuh"
 
 namespace lattn::cuda {
 
-// S of every segment but the first from the sums U of those before it, in place: S <- g^L S + U. One thread per value
-// of a state; grid: kStateFloats / kCombineThreads blocks for each (batch, head, value slice).
+// S before every job but the first from the sums U of the segments before it, in place: S <- g^L S + U. One thread per
+// value of a state; grid: kStateFloats / kCombineThreads blocks for each (batch, head, value slice).
 template <int kRowDim>
 __device__ void combine_segments(const SegmentedScanParams& p) {
     using Config = SegmentedScanConfig<kRowDim>;
@@ -18,8 +17,8 @@ __device__ void combine_segments(const SegmentedScanParams& p) {
     const int head = sequence / p.value_slices % p.heads;
 
     // The element of the state that value i of a thread is.
-    const int thread = index % Config::kStateThreads;
-    const int i = index / Config::kStateThreads;
+    const int thread = index % Config::kGroupThreads;
+    const int i = index / Config::kGroupThreads;
     const int lane = thread % 32;
     const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
     const int column = sequence % p.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
@@ -29,14 +28,25 @@ __device__ void combine_segments(const SegmentedScanParams& p) {
     if (p.initial.data != nullptr && row < p.row_dim && column < p.value_dim)
         before = p.initial.data[sequence / p.value_slices / p.heads * p.initial.stride_b + head * p.initial.stride_h +
                                 row * p.initial.stride_row + column * p.initial.stride_column];
-    const float decay = expf(-p.decay_rate[head] * static_cast<float>(kSegmentTokens));
+    const float rate = p.decay_rate[head];
+    const bool forgets = chunks_in_sum<Config>(rate) < Config::kChunksPerSegment;
+    const float decay = forgets ? 0.0f : expf(-rate * static_cast<float>(kSegmentTokens));
     ptx::wait_for_prior_kernel();                               // for the sums
     const int first_entry = Config::kBeforeInRegisters ? 0 : 1; // that of the second segment
     float* state = p.workspace + (int64_t{sequence} * p.state_entries + first_entry) * Config::kStateFloats + index;
-#pragma unroll 8
-    for (int segment = 1; segment < p.segments; ++segment, state += Config::kStateFloats) {
-        before = fmaf(decay, before, *state);
-        *state = before;
+    constexpr int kBatch = 16; // loads under way at once
+#pragma unroll 1
+    for (int segment = 1; segment < p.segments; segment += kBatch, state += kBatch * Config::kStateFloats) {
+        float sums[kBatch] = {};
+#pragma unroll
+        for (int next = 0; next < kBatch; ++next)
+            if (segment + next < p.segments) sums[next] = state[next * Config::kStateFloats];
+#pragma unroll
+        for (int next = 0; next < kBatch; ++next) {
+            if (segment + next >= p.segments) break;
+            before = fmaf(decay, before, sums[next]);
+            if ((segment + next) % p.segments_per_job == 0) state[next * Config::kStateFloats] = before;
+        }
     }
 }
 

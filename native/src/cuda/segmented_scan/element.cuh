@@ -19,7 +19,7 @@ struct ScanElement<__nv_bfloat16> {
     static constexpr bool kScaled = false;
     __device__ __forceinline__ static uint32_t pack(float low, float high) { return ptx::pack_bf16(low, high); }
 
-    // Weights of a pair of values in two bf16 parts.
+    // Weights of the two values in a register, in two bf16 parts.
     static constexpr bool kPackedWeights = true;
     struct WeightPair {
         uint32_t high, low;
@@ -32,11 +32,14 @@ struct ScanElement<__nv_bfloat16> {
     }
 
     // high + low = values * weights to 16 bits: what high does not hold of values * weight.high is a bf16.
-    __device__ __forceinline__ static void weigh(uint32_t values, const WeightPair& weight, uint32_t& high,
-                                                 uint32_t& low) {
-        high = ptx::mul_bf16(values, weight.high);
-        const uint32_t rest = ptx::fma_bf16(values, weight.high, ptx::negate_bf16(high));
-        low = ptx::fma_bf16(values, weight.low, rest);
+    __device__ __forceinline__ static void weigh(const uint32_t (&values)[4], const WeightPair (&weight)[2],
+                                                 uint32_t (&high)[4], uint32_t (&low)[4]) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) high[i] = ptx::mul_bf16(values[i], weight[i / 2].high);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) low[i] = ptx::fma_bf16(values[i], weight[i / 2].high, high[i] ^ 0x80008000u);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) low[i] = ptx::fma_bf16(values[i], weight[i / 2].low, low[i]);
     }
 };
 
@@ -54,19 +57,27 @@ struct ScanElement<__half> {
     __device__ __forceinline__ static WeightPair weight_pair(float first, float second) { return {first, second}; }
 
     // high + low = values * weights to 22 bits.
-    __device__ __forceinline__ static void weigh(uint32_t values, const WeightPair& weight, uint32_t& high,
-                                                 uint32_t& low) {
-        const float2 exact = ptx::unpack_half(values);
-        const float first = exact.x * weight.first;
-        const float second = exact.y * weight.second;
-        high = ptx::pack_half(first, second);
-        const float2 kept = ptx::unpack_half(high);
-        low = ptx::pack_half(first - kept.x, second - kept.y);
+    __device__ __forceinline__ static void weigh(const uint32_t (&values)[4], const WeightPair (&weight)[2],
+                                                 uint32_t (&high)[4], uint32_t (&low)[4]) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float2 exact = ptx::unpack_half(values[i]);
+            const float first = exact.x * weight[i / 2].first;
+            const float second = exact.y * weight[i / 2].second;
+            high[i] = ptx::pack_half(first, second);
+            const float2 kept = ptx::unpack_half(high[i]);
+            low[i] = ptx::pack_half(first - kept.x, second - kept.y);
+        }
     }
 };
 
 __device__ __forceinline__ float power_of_two(int exponent) {
     return __uint_as_float(static_cast<uint32_t>(exponent + 127) << 23);
+}
+
+// 1 / power for a power of two from 2^-126 to 2^127.
+__device__ __forceinline__ float inverse_power_of_two(float power) {
+    return __uint_as_float((254u << 23) - __float_as_uint(power));
 }
 
 // Exponent of the power of two that brings `largest` to [2^14, 2^15) when divided by it; at least `least`, which also

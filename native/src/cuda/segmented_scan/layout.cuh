@@ -5,46 +5,52 @@
 #include <type_traits>
 
 #include "ptx/mbarrier.cuh"
+#include "ptx/tensor_copy.cuh"
 #include "segmented_scan/element.cuh"
 #include "segmented_scan/segmented_scan_config.h"
 #include "segmented_scan/segmented_scan_params.h"
 
 namespace lattn::cuda {
 
-// kWithOutput: the scan; otherwise the pass over sums, which reads b and c only and has no output warps.
+// The last chunks of a segment, of which its sum consists.
+template <typename Config>
+__device__ __forceinline__ int chunks_in_sum(float rate) {
+    return rate * kSegmentTokens <= kForgottenNats
+               ? Config::kChunksPerSegment
+               : min(static_cast<int>(kForgottenNats / (rate * Config::kChunk)) + 1, Config::kChunksPerSegment);
+}
+
+// kWithOutput: the scan; otherwise the pass over sums, which reads b and c only, has no output warps, and works on
+// kRowDim of the rows in a job.
 template <typename T, int kRowDim, bool kWithOutput>
 struct ScanLayout {
     using Config = SegmentedScanConfig<kRowDim>;
     using Element = ScanElement<T>;
     static constexpr int kChunk = Config::kChunk;
-    static constexpr int kStages = kWithOutput ? Config::kStages : Config::kSumStages;
+    static constexpr int kStages = kWithOutput ? Config::kStages : SegmentSumConfig::kStages;
     static constexpr int kRowTiles = Config::kRowTiles;
     static constexpr int kTileBytes = static_cast<int>(Config::kTileBytes);
     static constexpr int kRowSteps = kRowDim / 16;   // k steps of a product over the rows of X
     static constexpr int kTokenSteps = kChunk / 16;  // k steps of a product over a chunk's tokens
     static constexpr int kStateValues = kRowDim / 2; // of a state, per thread
     static constexpr int kWarpsPerGroup = 4;
-    static constexpr int kGroups = kWithOutput ? 2 : 1; // that read a stage
+    static constexpr int kReaders = kWithOutput ? 8 : 4; // warps that read a stage: a chunk has one output group
 
     using ChunkTile = float[32]; // 64 x 64 in a warpgroup's accumulators
     using OperandA = uint32_t[4];
 
-    struct ScanStage {
-        char a[kRowTiles * kTileBytes];
+    struct Stage {
         char b[kRowTiles * kTileBytes];
         char c[kTileBytes];
     };
 
-    struct SumStage {
-        char b[kRowTiles * kTileBytes];
-        char c[kTileBytes];
-    };
-
-    using Stage = std::conditional_t<kWithOutput, ScanStage, SumStage>;
-
+    // What output warps need.
     struct Exchange {
+        char rows[Config::kRowStages][kRowTiles * kTileBytes];     // a
         char state[Config::kStateBuffers][kRowTiles * kTileBytes]; // X^T [64 value columns][A]
         char out[Config::kOutputBuffers][kTileBytes];              // [tokens][64 value columns]
+        ptx::Mbarrier rows_full[Config::kRowStages];
+        ptx::Mbarrier rows_empty[Config::kRowStages];
         ptx::Mbarrier state_full[Config::kStateBuffers];
         ptx::Mbarrier state_empty[Config::kStateBuffers];
         float state_scale[Config::kStateBuffers][Config::kValueCols]; // of the rows of X^T, if they are scaled
@@ -54,37 +60,45 @@ struct ScanLayout {
 
     struct Shared {
         Stage stage[kStages];
-        // Between state and output warps.
         [[no_unique_address]] std::conditional_t<kWithOutput, Exchange, NoExchange> exchange;
         ptx::Mbarrier full[kStages];
         ptx::Mbarrier empty[kStages];
     };
     static_assert(sizeof(Shared) + Config::kAlignment <=
-                  (kWithOutput ? Config::kSharedBytes : Config::kSumSharedBytes));
+                  (kWithOutput ? Config::kSharedBytes : SegmentSumConfig::kSharedBytes));
 
     // Chunks [first_chunk, end_chunk) of one head's value columns.
     struct Job {
         int batch;
         int head;
         int slice;
+        int row_part; // of the pass over sums
         int first_chunk;
         int end_chunk;
 
         __device__ Job(const SegmentedScanParams& p, int index) {
-            const int sequences = p.batch * p.heads * p.value_slices;
-            const int sequence = index % sequences;
-            slice = sequence % p.value_slices;
-            head = sequence / p.value_slices % p.heads;
-            batch = sequence / p.value_slices / p.heads;
+            const auto take = [&](int count) {
+                const int place = index % count;
+                index /= count;
+                return place;
+            };
             const int chunks = static_cast<int>((p.tokens + kChunk - 1) / kChunk);
-            first_chunk = 0;
-            end_chunk = chunks;
-            if (p.split) {
-                // The last segments first: their b and c were read last by the pass over sums.
-                const int round = index / sequences;
-                const int segment = kWithOutput ? p.segments - 1 - round : round;
-                first_chunk = segment * Config::kChunksPerSegment;
-                end_chunk = min(first_chunk + Config::kChunksPerSegment, chunks);
+            if constexpr (kWithOutput) {
+                row_part = 0;
+                slice = take(p.value_slices);
+                head = take(p.heads);
+                batch = take(p.batch);
+                const int job_chunks = p.split ? p.segments_per_job * Config::kChunksPerSegment : chunks;
+                first_chunk = index * job_chunks;
+                end_chunk = min(first_chunk + job_chunks, chunks);
+            } else {
+                // The last heads first: by custom they decay slowest, so their sums take longest.
+                row_part = take(p.row_parts);
+                slice = take(p.value_slices);
+                end_chunk = (take(p.segments - 1) + 1) * Config::kChunksPerSegment;
+                batch = take(p.batch);
+                head = p.heads - 1 - index;
+                first_chunk = end_chunk - chunks_in_sum<Config>(p.decay_rate[head]);
             }
         }
 
@@ -95,7 +109,13 @@ struct ScanLayout {
     // A CTA works on jobs blockIdx.x, blockIdx.x + gridDim.x, ...
     __device__ static int job_count(const SegmentedScanParams& p) {
         const int sequences = p.batch * p.heads * p.value_slices;
-        return p.split ? sequences * (kWithOutput ? p.segments : p.segments - 1) : sequences;
+        if (!kWithOutput) return sequences * (p.segments - 1) * p.row_parts;
+        return p.split ? sequences * ((p.segments + p.segments_per_job - 1) / p.segments_per_job) : sequences;
+    }
+
+    // a and the output leave L2 to b and c, where the pass over sums has read those already.
+    __device__ static ptx::Keep keep_of_output(const SegmentedScanParams& p) {
+        return p.split ? ptx::Keep::kShortly : ptx::Keep::kNormally;
     }
 
     // Tokens of a chunk; only the last one of a sequence may have fewer than kChunk.
@@ -138,9 +158,11 @@ struct ScanLayout {
         int index = 0;
         uint32_t parity = 0;
 
-        __device__ void advance() {
-            if (++index == kCount) {
-                index = 0;
+        // steps <= kCount
+        __device__ void advance(int steps = 1) {
+            index += steps;
+            if (index >= kCount) {
+                index -= kCount;
                 parity ^= 1;
             }
         }

@@ -1,9 +1,9 @@
-// The output warps of the segmented scan: P = mask(g^(i-j)) a b^T, a X, out = g^(i+1) a X + P c; through shared memory to
-// the output. The scores a b^T of the next chunk are computed while this chunk's output is finished.
+// The output warps of the segmented scan: P = mask(g^(i-j)) a b^T, a X, out = g^(i+1) a X + P c; through shared memory
+// to the output. Each of kOutputGroups warpgroups takes every kOutputGroups'th chunk.
 #pragma once
 
 #include "ptx/ldmatrix.cuh"
-#include "ptx/named_barrier.cuh"
+#include "ptx/opaque.cuh"
 #include "ptx/stmatrix.cuh"
 #include "ptx/tensor_copy.cuh"
 #include "ptx/wgmma.cuh"
@@ -14,81 +14,109 @@ namespace lattn::cuda {
 template <typename T, int kRowDim>
 struct OutputWarps : ScanLayout<T, kRowDim, true> {
     using Layout = ScanLayout<T, kRowDim, true>;
+    using Layout::kChunk;
+    using Layout::kRowSteps;
+    using Layout::kStages;
+    using Layout::kTileBytes;
+    using Layout::kTokenSteps;
     using typename Layout::ChunkTile;
     using typename Layout::Config;
     using typename Layout::Element;
     using typename Layout::Job;
     using typename Layout::OperandA;
     using typename Layout::Shared;
-    using typename Layout::Stage;
-    using Layout::kChunk;
-    using Layout::kRowSteps;
-    using Layout::kStages;
-    using Layout::kTileBytes;
-    using Layout::kTokenSteps;
     using ByRow = ptx::Wgmma<T, ptx::BOrder::kKContiguous>;
     using ByColumn = ptx::Wgmma<T, ptx::BOrder::kNContiguous>;
     using Rows = OperandA[kRowSteps];
-    static constexpr int kBarrier = 1; // named barrier of these warps
+    static constexpr int kBuffers = Config::kOutputBuffers / Config::kOutputGroups; // of a group's output
 
     __device__ static void load_rows(const char* a, Rows& rows) {
         const uint32_t base = ptx::shared_address(a);
+        const int row = warp_row();
 #pragma unroll
         for (int step = 0; step < kRowSteps; ++step)
-            ptx::ldmatrix_x4(rows[step], Layout::part_address(base, Layout::warp_in_group() * 16, step * 2));
+            ptx::ldmatrix_x4(rows[step], Layout::part_address(base, row, step * 2));
     }
 
     // product = rows x^T for tiles x of 64 rows, not waited for.
     __device__ static void multiply_rows(const Rows& rows, const char* x, ChunkTile& product) {
-        const uint32_t base = ptx::shared_address(x);
+        const uint64_t operand = ptx::wgmma_operand(ptx::shared_address(x), kTileBytes);
         ptx::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < kRowSteps; ++step)
-            ByRow::multiply(product, rows[step],
-                            ptx::wgmma_operand(base + step / 4 * kTileBytes + step % 4 * 32, kTileBytes), step > 0);
+            ByRow::multiply(product, rows[step], ptx::wgmma_operand_at(operand, step / 4 * kTileBytes + step % 4 * 32),
+                            step > 0);
         ptx::wgmma_commit();
     }
 
     // out += weighted c, not waited for.
     __device__ static void add_values(const OperandA (&weighted)[kTokenSteps], const char* c, ChunkTile& out) {
-        const uint32_t base = ptx::shared_address(c);
+        const uint64_t operand = ptx::wgmma_operand(ptx::shared_address(c), kTileBytes);
         ptx::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < kTokenSteps; ++step)
-            ByColumn::multiply(out, weighted[step], ptx::wgmma_operand(base + step * 2048, kTileBytes), true);
+            ByColumn::multiply(out, weighted[step], ptx::wgmma_operand_at(operand, step * 2048), true);
         ptx::wgmma_commit();
     }
 
-    // Weights of this thread's elements of a chunk's tiles, the same in every chunk of a job.
+    // Weights of this thread's elements of a chunk's tiles, the same in every chunk of a job. The distance i - j of an
+    // element's tokens follows from the column within its tile of 8 columns, and from half - tile, half of its 16 rows.
     struct Weights {
-        ChunkTile pair; // g^(i-j) for j <= i
-        float read[2];  // g^(i+1)
+        float rate;
+        float pair[9][2]; // g^(i-j) for j <= i: [half - tile + 7][column % 2]
 
-        __device__ Weights(const SegmentedScanParams& p, const Job& job) {
-            const float rate = p.decay_rate[job.head];
-            const int lane = threadIdx.x % 32;
-            const int first_row = Layout::warp_in_group() * 16 + lane / 4;
+        __device__ Weights(const SegmentedScanParams& p, const Job& job) : rate(p.decay_rate[job.head]) {
+            const int lane = static_cast<int>(this_thread() % 32);
 #pragma unroll
-            for (int i = 0; i < 32; ++i) {
-                const int distance = first_row + i / 2 % 2 * 8 - (i / 4 * 8 + lane % 4 * 2 + i % 2);
-                pair[i] = distance >= 0 ? p.pair_scale * expf(-rate * static_cast<float>(distance)) : 0.0f;
+            for (int i = 0; i < 9; ++i) {
+#pragma unroll
+                for (int column = 0; column < 2; ++column) {
+                    const int distance = first_row() + (i - 7) * 8 - (lane % 4 * 2 + column);
+                    pair[i][column] = distance >= 0 ? p.pair_scale * expf(-rate * static_cast<float>(distance)) : 0.0f;
+                }
             }
+        }
+
+        __device__ float of_pair(int i) const {
+            return pair[i / 2 % 2 - i / 4 + 7][i % 2];
+        }
+
+        // g^(i+1) of this thread's two rows i.
+        __device__ void of_state(const SegmentedScanParams& p, float (&weight)[2]) const {
 #pragma unroll
             for (int half = 0; half < 2; ++half)
-                read[half] = p.read_scale * expf(-rate * static_cast<float>(first_row + half * 8 + 1));
+                weight[half] = p.read_scale * expf(-rate * static_cast<float>(first_row() + half * 8 + 1));
+        }
+
+        __device__ static int first_row() {
+            return warp_row() + static_cast<int>(this_thread() % 32 / 4);
         }
     };
 
-    // Powers of two of this thread's two rows of a chunk's tile.
-    struct RowScale {
-        float scale[2];
-        float inverse[2];
-    };
+    // What follows from them is not kept in registers from one chunk to the next.
+    __device__ static unsigned this_thread() {
+        return ptx::opaque(threadIdx.x);
+    }
+    __device__ static int warp_row() {
+        return static_cast<int>(this_thread() / 32 % 4 * 16);
+    }
 
     __device__ static void multiply_rows_by(ChunkTile& tile, const float (&factor)[2]) {
 #pragma unroll
         for (int i = 0; i < 32; ++i) tile[i] *= factor[i / 2 % 2];
     }
+
+    // Powers of two of this thread's two rows of a chunk's tile.
+    struct RowScale {
+        float scale[2];
+
+        __device__ void multiply(ChunkTile& tile) const { multiply_rows_by(tile, scale); }
+
+        __device__ void divide(ChunkTile& tile) const {
+            const float inverse[2] = {inverse_power_of_two(scale[0]), inverse_power_of_two(scale[1])};
+            multiply_rows_by(tile, inverse);
+        }
+    };
 
     // Divides every row by its scale. A row of small scores is not brought up by more than 2^24, so that the other part
     // of the output, which takes the same factor, cannot overflow.
@@ -99,108 +127,120 @@ struct OutputWarps : ScanLayout<T, kRowDim, true> {
             float largest = 0.0f;
 #pragma unroll
             for (int i = half * 2; i < 32; i += 4) largest = fmaxf(largest, fmaxf(fabsf(tile[i]), fabsf(tile[i + 1])));
-            const int exponent = scale_exponent(largest_of_row(largest), -24);
-            rows.scale[half] = power_of_two(exponent);
-            rows.inverse[half] = power_of_two(-exponent);
+            rows.scale[half] = power_of_two(scale_exponent(largest_of_row(largest), -24));
         }
-        multiply_rows_by(tile, rows.inverse);
+        rows.divide(tile);
         return rows;
     }
 
     __device__ static void scale_columns(ChunkTile& tile, const float* scale) {
-        const int lane = threadIdx.x % 32;
+        const int lane = static_cast<int>(this_thread() % 32);
 #pragma unroll
         for (int i = 0; i < 32; ++i) tile[i] *= scale[i / 4 * 8 + lane % 4 * 2 + i % 2];
     }
 
-    __device__ static void write_output(const ChunkTile& values, char* tile) {
+    // This warp's 16 rows of a chunk's output, through `tile` in shared memory.
+    __device__ static void store_output(const SegmentedScanParams& p, const ChunkTile& values, char* tile,
+                                        const Job& job, int chunk) {
+        const bool stores = threadIdx.x % 32 == 0;
+        const int row = warp_row();
         const uint32_t base = ptx::shared_address(tile);
+        // The buffer was read by an earlier chunk's store.
+        if (stores) ptx::wait_stores_read<kBuffers - 1>();
+        __syncwarp();
 #pragma unroll
         for (int step = 0; step < 4; ++step) {
             uint32_t rounded[4];
 #pragma unroll
             for (int pair = 0; pair < 4; ++pair)
                 rounded[pair] = Element::pack(values[step * 8 + pair * 2], values[step * 8 + pair * 2 + 1]);
-            ptx::stmatrix_x4(Layout::part_address(base, Layout::warp_in_group() * 16, step * 2), rounded);
+            ptx::stmatrix_x4(Layout::part_address(base, row, step * 2), rounded);
         }
         ptx::fence_async_shared();
+        __syncwarp();
+        if (stores) {
+            ptx::store_box(p.out.map, tile + row * 128, {job.value_column(), chunk * kChunk + row, job.head, job.batch},
+                           Layout::keep_of_output(p));
+            ptx::commit_stores();
+        }
     }
 
-    __device__ static void run(const SegmentedScanParams& p, Shared& shared) {
-        const bool stores = threadIdx.x % Config::kOutputThreads == 0;
-        const bool never = Layout::never(p);
-        const int jobs = Layout::job_count(p);
-        typename Layout::template Ring<kStages> ring;
-        typename Layout::template Ring<Config::kStateBuffers> state_ring;
-        typename Layout::template Ring<Config::kOutputBuffers> out_ring;
+    struct Rings {
+        typename Layout::template Ring<kStages> stage;
+        typename Layout::template Ring<Config::kRowStages> rows;
+        typename Layout::template Ring<Config::kStateBuffers> state;
+        typename Layout::template Ring<kBuffers> out;
 
+        __device__ void advance(int chunks) {
+            stage.advance(chunks);
+            rows.advance(chunks);
+            state.advance(chunks);
+        }
+    };
+
+    __device__ static void run_chunk(const SegmentedScanParams& p, Shared& shared, const Rings& rings,
+                                     const Weights& weights, ChunkTile& out) {
+        auto& exchange = shared.exchange;
+        const bool never = Layout::never(p);
         Rows rows;
+        ptx::mbarrier_wait(exchange.rows_full[rings.rows.index], rings.rows.parity);
+        load_rows(exchange.rows[rings.rows.index], rows);
         ChunkTile scores;
-        ptx::mbarrier_wait(shared.full[ring.index], ring.parity);
-        load_rows(shared.stage[ring.index].a, rows);
-        multiply_rows(rows, shared.stage[ring.index].b, scores);
+        ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
+        multiply_rows(rows, shared.stage[rings.stage.index].b, scores);
+        Layout::arrive_warp(exchange.rows_empty[rings.rows.index]);
+        // Not with the next product in flight: registers are few, and the other groups' products run meanwhile.
         ptx::wgmma_wait<0>();
         ptx::touch(scores);
+#pragma unroll
+        for (int i = 0; i < 32; ++i) scores[i] *= weights.of_pair(i);
+        RowScale score_scale;
+        if constexpr (Element::kScaled) score_scale = scale_rows(scores);
+        OperandA weighted[kTokenSteps];
+#pragma unroll
+        for (int i = 0; i < 32; i += 2) weighted[i / 8][i / 2 % 4] = Element::pack(scores[i], scores[i + 1]);
+
+        ptx::mbarrier_wait(exchange.state_full[rings.state.index], rings.state.parity);
+        multiply_rows(rows, exchange.state[rings.state.index], out);
+        ptx::wgmma_wait<0>();
+        ptx::touch(out);
+        ptx::hold(rows, never);
+        if constexpr (Element::kScaled) scale_columns(out, exchange.state_scale[rings.state.index]);
+        Layout::arrive_warp(exchange.state_empty[rings.state.index]);
+        float state_weight[2];
+        weights.of_state(p, state_weight);
+        multiply_rows_by(out, state_weight);
+        if constexpr (Element::kScaled) score_scale.divide(out);
+        add_values(weighted, shared.stage[rings.stage.index].c, out);
+        ptx::wgmma_wait<0>();
+        ptx::touch(out);
+        ptx::hold(weighted, never);
+        Layout::arrive_warp(shared.empty[rings.stage.index]);
+        if constexpr (Element::kScaled) score_scale.multiply(out);
+    }
+
+    __device__ static void run(const SegmentedScanParams& p, Shared& shared, int group) {
+        const int jobs = Layout::job_count(p);
+        Rings rings;
+        rings.advance(group);
+        int next = group; // of this group's chunks, counted from the job's first one
 #pragma unroll 1
         for (int index = blockIdx.x; index < jobs; index += gridDim.x) {
             const Job job(p, index);
-            const bool is_last_job = index + static_cast<int>(gridDim.x) >= jobs;
             const Weights weights(p, job);
+            const int chunks = job.end_chunk - job.first_chunk;
 #pragma unroll 1
-            for (int chunk = job.first_chunk; chunk < job.end_chunk; ++chunk, state_ring.advance(), out_ring.advance()) {
+            for (; next < chunks; next += Config::kOutputGroups) {
                 ChunkTile out;
-                ptx::mbarrier_wait(shared.exchange.state_full[state_ring.index], state_ring.parity);
-                multiply_rows(rows, shared.exchange.state[state_ring.index], out);
-
-#pragma unroll
-                for (int i = 0; i < 32; ++i) scores[i] *= weights.pair[i];
-                RowScale score_scale;
-                if constexpr (Element::kScaled) score_scale = scale_rows(scores);
-                OperandA weighted[kTokenSteps];
-#pragma unroll
-                for (int i = 0; i < 32; i += 2) weighted[i / 8][i / 2 % 4] = Element::pack(scores[i], scores[i + 1]);
-
-                ptx::wgmma_wait<0>();
-                ptx::touch(out);
-#pragma unroll
-                for (int step = 0; step < kRowSteps; ++step) ptx::hold(rows[step], never);
-                if constexpr (Element::kScaled) scale_columns(out, shared.exchange.state_scale[state_ring.index]);
-                Layout::arrive_warp(shared.exchange.state_empty[state_ring.index]);
-                multiply_rows_by(out, weights.read);
-                if constexpr (Element::kScaled) multiply_rows_by(out, score_scale.inverse);
-                add_values(weighted, shared.stage[ring.index].c, out);
-
-                // Products are issued without conditions, and none is in flight at the end of the loop, or ptxas would
-                // let each wait for the one before it. After the last chunk its own scores are computed again.
-                const int stage = ring.index;
-                if (chunk + 1 < job.end_chunk || !is_last_job) {
-                    ring.advance();
-                    ptx::mbarrier_wait(shared.full[ring.index], ring.parity);
-                    load_rows(shared.stage[ring.index].a, rows);
-                }
-                multiply_rows(rows, shared.stage[ring.index].b, scores);
-                ptx::wgmma_wait<1>();
-                ptx::touch(out);
-#pragma unroll
-                for (int step = 0; step < kTokenSteps; ++step) ptx::hold(weighted[step], never);
-                Layout::arrive_warp(shared.empty[stage]);
-
-                // The buffer was read by the store of two chunks ago.
-                if (stores) ptx::wait_stores_read<Config::kOutputBuffers - 1>();
-                ptx::barrier_sync(kBarrier, Config::kOutputThreads);
-                if constexpr (Element::kScaled) multiply_rows_by(out, score_scale.scale);
-                write_output(out, shared.exchange.out[out_ring.index]);
-                ptx::barrier_sync(kBarrier, Config::kOutputThreads);
-                if (stores) {
-                    ptx::store_box(p.out.map, shared.exchange.out[out_ring.index],
-                                   {job.value_column(), chunk * kChunk, job.head, job.batch});
-                    ptx::commit_stores();
-                }
-                ptx::wgmma_wait<0>();
-                ptx::touch(scores);
+                run_chunk(p, shared, rings, weights, out);
+                store_output(p, out, shared.exchange.out[group * kBuffers + rings.out.index], job,
+                             job.first_chunk + next);
+                rings.advance(Config::kOutputGroups);
+                rings.out.advance();
             }
+            next -= chunks;
         }
-        if (stores) ptx::wait_stores();
+        if (threadIdx.x % 32 == 0) ptx::wait_stores();
     }
 };
 

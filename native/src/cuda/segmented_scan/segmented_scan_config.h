@@ -7,11 +7,10 @@ namespace lattn::cuda {
 
 // Tokens of a segment, counted from the call's first token. Sums are formed within segments and combined in order, so a
 // call that is split at a multiple of this gives the same bits as the whole.
-#ifdef LATTN_SEG
-constexpr int kSegmentTokens = LATTN_SEG;
-#else
 constexpr int kSegmentTokens = 1024;
-#endif
+
+// Nats of decay after which a segment's sum is without a token: its weight is below 2^-40 then.
+constexpr float kForgottenNats = 27.8f;
 
 // Shared memory of one block on sm_90.
 constexpr std::size_t kHopperSharedBytes = 227 * 1024;
@@ -26,21 +25,19 @@ constexpr int stages_of(std::size_t bytes, std::size_t stage_bytes) {
 
 template <int kRowDim>
 struct SegmentedScanConfig {
-    static constexpr int kChunk = 64;     // tokens
-    static constexpr int kValueCols = 64; // columns of c, out and X per CTA
+    static constexpr int kChunk = 64;      // tokens
+    static constexpr int kValueCols = 64;  // columns of c, out and X per CTA
+    static constexpr int kOutputRows = 16; // tokens that an output warp stores at once
     static constexpr int kChunksPerSegment = kSegmentTokens / kChunk;
 
-    static constexpr int kStateThreads = 128;  // warps 0 to 3 carry the state
-    static constexpr int kOutputThreads = 128; // warps 4 to 7 compute the output
-    static constexpr int kLoadThreads = 128;   // warp 8 loads; a whole warpgroup gives its registers to the others
-    static constexpr int kScanThreads = kStateThreads + kOutputThreads + kLoadThreads;
-    static constexpr int kSumThreads = kStateThreads + 32; // the state warps and one that loads
-    // CTAs of the pass over sums per SM: registers have room for two where a state is small.
-    static constexpr int kSumCtas = kRowDim <= 128 ? 2 : 1;
-
-    // Per thread of each role; together at most the 504 that a launch of three warpgroups gets.
-    static constexpr int kStateRegisters = 240;
-    static constexpr int kOutputRegisters = 240;
+    // Warpgroups: one carries the state, then those that compute the output, chunk by chunk in turn, then one that
+    // loads with two of its warps and gives its registers to the others.
+    static constexpr int kGroupThreads = 128;
+    static constexpr int kOutputGroups = kRowDim <= 128 ? 2 : 1;
+    static constexpr int kScanThreads = (2 + kOutputGroups) * kGroupThreads;
+    // Per thread of each role; together at most what a launch of so many threads gets.
+    static constexpr int kStateRegisters = kOutputGroups == 2 ? 232 : 240;
+    static constexpr int kOutputRegisters = kOutputGroups == 2 ? 128 : 240;
     static constexpr int kLoadRegisters = 24;
     static constexpr int kCombineThreads = 128;
 
@@ -48,31 +45,42 @@ struct SegmentedScanConfig {
     static constexpr std::size_t kTileBytes = 64 * 128;
     static constexpr int kRowTiles = kRowDim / 64;
 
-    static constexpr std::size_t kStageBytes = (2 * kRowTiles + 1) * kTileBytes; // a, b, c of a chunk
-    static constexpr std::size_t kStateBytes = kRowTiles * kTileBytes;           // X^T, rounded
+    // q and k, v have rings of their own: q is in registers long before k and v are done with.
+    static constexpr std::size_t kStageBytes = (kRowTiles + 1) * kTileBytes; // b, c of a chunk
+    static constexpr std::size_t kRowStageBytes = kRowTiles * kTileBytes;    // a of a chunk
+    static constexpr std::size_t kStateBytes = kRowTiles * kTileBytes;       // X^T, rounded
+    static constexpr int kRowStages = 2;
     static constexpr int kStateBuffers = 2;
     static constexpr int kOutputBuffers = 2;
-    static constexpr std::size_t kFixedBytes = kStateBuffers * kStateBytes + kOutputBuffers * kTileBytes;
-    static constexpr std::size_t kTableBytes = 1024; // barriers, powers of g, scales
-
+    static constexpr std::size_t kTableBytes = 1024; // barriers, scales
     // The launch does not promise the alignment of tiles.
     static constexpr std::size_t kAlignment = 1024;
-    static constexpr std::size_t kOtherBytes = kFixedBytes + kTableBytes + kAlignment;
+
+    static constexpr std::size_t kOtherBytes = kRowStages * kRowStageBytes + kStateBuffers * kStateBytes +
+                                               kOutputBuffers * kTileBytes + kTableBytes + kAlignment;
     static constexpr int kStages = stages_of(kHopperSharedBytes - kOtherBytes, kStageBytes);
     static constexpr std::size_t kSharedBytes = kStages * kStageBytes + kOtherBytes;
 
-    // The same for the pass over sums, which loads b and c only. A CTA costs 1 KB more than it asks for.
-    static constexpr std::size_t kSumStageBytes = (kRowTiles + 1) * kTileBytes;
-    static constexpr std::size_t kSumOtherBytes = kTableBytes + kAlignment;
-    static constexpr int kSumStages =
-        stages_of(kHopperSharedBytes / kSumCtas - 1024 - kSumOtherBytes, kSumStageBytes);
-    static constexpr std::size_t kSumSharedBytes = kSumStages * kSumStageBytes + kSumOtherBytes;
-
-    // A state of one CTA: kRowDim / 2 values of each of kStateThreads threads, value i of all threads side by side.
+    // A state of one CTA: kRowDim / 2 values of each of kGroupThreads threads, value i of all threads side by side.
     static constexpr int kStateFloats = kRowDim * kValueCols;
     static constexpr bool kBeforeInRegisters = kRowDim <= kBeforeInRegistersDim;
 
-    static_assert(kRowDim % 64 == 0 && kStages >= 2 && kSumStages >= 2);
+    // An output group waits for every phase of the buffers that it uses, since those are its own.
+    static_assert(kRowDim % 64 == 0 && kStages >= 2 && kStages % kOutputGroups == 0 &&
+                  kRowStages % kOutputGroups == 0 && kStateBuffers % kOutputGroups == 0);
+};
+
+// The pass over sums: a CTA has 64 rows of a state and needs b and c only.
+struct SegmentSumConfig {
+    static constexpr int kRowDim = 64;
+    static constexpr int kThreads = SegmentedScanConfig<kRowDim>::kGroupThreads + 32; // one warp loads
+    static constexpr int kCtas = 3;                                                   // per SM
+    static constexpr std::size_t kStageBytes = SegmentedScanConfig<kRowDim>::kStageBytes;
+    static constexpr std::size_t kOtherBytes =
+        SegmentedScanConfig<kRowDim>::kTableBytes + SegmentedScanConfig<kRowDim>::kAlignment;
+    // A CTA costs 1 KB more than it asks for.
+    static constexpr int kStages = stages_of(kHopperSharedBytes / kCtas - 1024 - kOtherBytes, kStageBytes);
+    static constexpr std::size_t kSharedBytes = kStages * kStageBytes + kOtherBytes;
 };
 
 } // namespace lattn::cuda

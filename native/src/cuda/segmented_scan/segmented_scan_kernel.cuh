@@ -1,17 +1,17 @@
 // The segmented scan on wgmma (sm_90a); segmented_scan_params.h has the formulas, docs/kernels/forward.md the reasons.
 //
-// Grid: as many CTAs as fit at once, or fewer; each works on one job after the other. A job is a (batch, head, slice of 64
-// value columns), or one of its segments. The pass over sums has a CTA per job. Three roles:
-//   state warps    0 to 3: carry the state, one chunk ahead of the output warps
-//   output warps   4 to 7: not in the pass over sums
-//   loading warp   8 (4 in the pass over sums); a scan's warps 9 to 11 only give their registers away
+// Grid: as many CTAs as fit at once, or fewer; each works on one job after the other. A job is a (batch, head, slice of
+// 64 value columns), or one of its segments. The pass over sums has a CTA per segment and 64 rows. Roles of warpgroups:
+//   state    the first one: carries the state, up to two chunks ahead of the output
+//   output   kOutputGroups of them, chunk by chunk in turn; none in the pass over sums
+//   loads    the last one: one warp for b and c, one for a. A single warp in the pass over sums
 #pragma once
 
 #include "ptx/dependent_launch.cuh"
 #include "ptx/dynamic_shared.cuh"
 #include "ptx/register_count.cuh"
 #include "segmented_scan/combine_segments.cuh"
-#include "segmented_scan/load_warp.cuh"
+#include "segmented_scan/load_warps.cuh"
 #include "segmented_scan/output_warps.cuh"
 #include "segmented_scan/state_warps.cuh"
 
@@ -20,16 +20,20 @@ namespace lattn::cuda {
 template <typename T, int kRowDim, bool kWithOutput>
 struct SegmentedScan : ScanLayout<T, kRowDim, kWithOutput> {
     using Layout = ScanLayout<T, kRowDim, kWithOutput>;
+    using Layout::kWarpsPerGroup;
     using typename Layout::Config;
     using typename Layout::Shared;
-    using Layout::kWarpsPerGroup;
 
     __device__ static void init_barriers(Shared& shared) {
         for (int i = 0; i < Layout::kStages; ++i) {
             ptx::mbarrier_init(shared.full[i], 1);
-            ptx::mbarrier_init(shared.empty[i], Layout::kGroups * kWarpsPerGroup);
+            ptx::mbarrier_init(shared.empty[i], Layout::kReaders);
         }
         if constexpr (kWithOutput) {
+            for (int i = 0; i < Config::kRowStages; ++i) {
+                ptx::mbarrier_init(shared.exchange.rows_full[i], 1);
+                ptx::mbarrier_init(shared.exchange.rows_empty[i], kWarpsPerGroup);
+            }
             for (int i = 0; i < Config::kStateBuffers; ++i) {
                 ptx::mbarrier_init(shared.exchange.state_full[i], kWarpsPerGroup);
                 ptx::mbarrier_init(shared.exchange.state_empty[i], kWarpsPerGroup);
@@ -60,18 +64,24 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kWithOutput> {
         }
         __syncthreads();
 
-        const int warp = threadIdx.x / 32;
-        if (warp < kWarpsPerGroup) {
+        // From one lane, so that the compiler knows it to be the same in all of them.
+        const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
+        const int group = warp / kWarpsPerGroup;
+        if (group == 0) {
             if constexpr (kWithOutput) ptx::take_registers<Config::kStateRegisters>();
             StateWarps<T, kRowDim, kWithOutput>::run(p, shared);
-        } else if (kWithOutput && warp < 2 * kWarpsPerGroup) {
+        } else if (kWithOutput && group <= Config::kOutputGroups) {
             if constexpr (kWithOutput) {
                 ptx::take_registers<Config::kOutputRegisters>();
-                OutputWarps<T, kRowDim>::run(p, shared);
+                OutputWarps<T, kRowDim>::run(p, shared, group - 1);
             }
         } else {
             if constexpr (kWithOutput) ptx::give_registers<Config::kLoadRegisters>();
-            if (warp % kWarpsPerGroup == 0) LoadWarp<T, kRowDim, kWithOutput>::run(p, shared);
+            using Loads = LoadWarps<T, kRowDim, kWithOutput>;
+            if (warp % kWarpsPerGroup == 0) Loads::run(p, shared);
+            if constexpr (kWithOutput) {
+                if (warp % kWarpsPerGroup == 1) Loads::run_rows(p, shared);
+            }
         }
     }
 };
@@ -83,12 +93,14 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kWithOutput> {
         lattn_segmented_scan_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) {     \
         lattn::cuda::SegmentedScan<type, row_dim, true>::run(params);                                        \
     }                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kSumThreads,         \
-                                                 lattn::cuda::SegmentedScanConfig<row_dim>::kSumCtas)            \
-        lattn_segment_sums_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) {       \
-        lattn::cuda::SegmentedScan<type, row_dim, false>::run(params);                                       \
-    }                                                                                                        \
     extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kCombineThreads) \
         lattn_combine_segments_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) {   \
         lattn::cuda::combine_segments<row_dim>(params);                                                      \
+    }
+
+#define LATTN_SEGMENT_SUMS_KERNEL(suffix, type)                                                        \
+    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentSumConfig::kThreads,              \
+                                                 lattn::cuda::SegmentSumConfig::kCtas)                 \
+        lattn_segment_sums_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) { \
+        lattn::cuda::SegmentedScan<type, lattn::cuda::SegmentSumConfig::kRowDim, false>::run(params);  \
     }

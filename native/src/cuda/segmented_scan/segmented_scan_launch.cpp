@@ -14,32 +14,56 @@ namespace {
 constexpr int kCapability = 90;
 // The same in every instantiation.
 constexpr int64_t kValueCols = SegmentedScanConfig<64>::kValueCols;
+constexpr uint32_t kChunk = SegmentedScanConfig<64>::kChunk;
+constexpr uint32_t kOutputRows = SegmentedScanConfig<64>::kOutputRows;
 constexpr int64_t kCombineThreads = SegmentedScanConfig<64>::kCombineThreads;
 
-// How a call is cut into CTAs, and what it keeps in the workspace.
+// How a call is cut into jobs, and what it keeps in the workspace.
 struct Plan {
     int64_t value_slices;
-    int64_t sequences; // CTAs where each walks all segments
+    int64_t sequences;
     int64_t segments;
-    bool split; // every segment has a CTA of its own
+    int64_t segments_per_job;
+    bool split; // a job is not all of a sequence
+    int64_t row_parts;
     int64_t state_floats;
     int64_t state_entries; // of the workspace, per sequence
+
+    int64_t jobs() const { return sequences * ceil_div(segments, segments_per_job); }
 
     uint64_t workspace_bytes() const {
         return static_cast<uint64_t>(sequences * state_entries * state_floats) * sizeof(float);
     }
 };
 
-// Whether splitting is faster; the results are the same bits. Times are in that of one segment's outputs: a segment's
-// sum takes half of it, and two more launches take a little.
-bool is_split_faster(int64_t sequences, int64_t segments, int64_t multiprocessors) {
-    constexpr double kSumTime = 0.5;
+// Chooses who works on which segments; the results are the same bits. Times are in that of one segment's outputs: a
+// job's start takes a little of it, a segment's sum less than half, and so do two more launches.
+void choose_jobs(Plan& plan, int64_t multiprocessors) {
+    constexpr double kJobTime = 0.1;
+    constexpr double kSumTime = 0.4;
     constexpr double kLaunchTime = 0.3;
-    const auto rounds = [&](int64_t jobs) { return static_cast<double>(ceil_div(jobs, multiprocessors)); };
-    const double sums = static_cast<double>(sequences * (segments - 1)) / static_cast<double>(multiprocessors);
-    const double whole = rounds(sequences) * static_cast<double>(segments);
-    const double split = rounds(sequences * segments) + kSumTime * std::max(sums, 1.0) + kLaunchTime;
-    return segments > 1 && split < whole;
+    constexpr int64_t kMostRounds = 16; // of jobs, one per multiprocessor
+    const auto time_of_outputs = [&](int64_t segments_per_job) {
+        const int64_t jobs = plan.sequences * ceil_div(plan.segments, segments_per_job);
+        return static_cast<double>(ceil_div(jobs, multiprocessors)) *
+               (static_cast<double>(segments_per_job) + kJobTime);
+    };
+    const double sums =
+        static_cast<double>(plan.sequences * (plan.segments - 1)) / static_cast<double>(multiprocessors);
+    const double time_of_passes = kSumTime * std::max(sums, 1.0) + kLaunchTime;
+
+    plan.segments_per_job = plan.segments;
+    double least = time_of_outputs(plan.segments);
+    for (int64_t rounds = 1; rounds <= kMostRounds; ++rounds) {
+        const int64_t jobs_per_sequence = std::min(rounds * multiprocessors / plan.sequences, plan.segments);
+        if (jobs_per_sequence < 2) continue;
+        const int64_t segments_per_job = ceil_div(plan.segments, jobs_per_sequence);
+        const double time = time_of_outputs(segments_per_job) + time_of_passes;
+        if (time >= least) continue;
+        least = time;
+        plan.segments_per_job = segments_per_job;
+    }
+    plan.split = plan.segments_per_job < plan.segments;
 }
 
 Plan make_plan(const Device& device, const lattn_forward_params& params, int64_t row_dim) {
@@ -48,7 +72,8 @@ Plan make_plan(const Device& device, const lattn_forward_params& params, int64_t
     plan.value_slices = ceil_div(problem.head_dim_v, kValueCols);
     plan.sequences = problem.batch * problem.heads_v * plan.value_slices;
     plan.segments = ceil_div(problem.tokens, kSegmentTokens);
-    plan.split = is_split_faster(plan.sequences, plan.segments, device.multiprocessors());
+    choose_jobs(plan, device.multiprocessors());
+    plan.row_parts = row_dim / SegmentSumConfig::kRowDim;
     plan.state_floats = row_dim * kValueCols;
     const bool in_registers = row_dim <= kBeforeInRegistersDim;
     if (plan.split)
@@ -102,10 +127,10 @@ Status launch_segmented_scan(Device& device, const lattn_forward_params& params,
 
     SegmentedScanParams scan{};
     const BoxedViews views(params);
-    LATTN_RETURN_IF_ERROR(encode_boxed(device.driver(), problem, views.q, scan.a));
-    LATTN_RETURN_IF_ERROR(encode_boxed(device.driver(), problem, views.k, scan.b));
-    LATTN_RETURN_IF_ERROR(encode_boxed(device.driver(), problem, views.v, scan.c));
-    LATTN_RETURN_IF_ERROR(encode_boxed(device.driver(), problem, views.output, scan.out));
+    LATTN_RETURN_IF_ERROR(encode_boxed(device.driver(), problem, views.q, kChunk, scan.a));
+    LATTN_RETURN_IF_ERROR(encode_boxed(device.driver(), problem, views.k, kChunk, scan.b));
+    LATTN_RETURN_IF_ERROR(encode_boxed(device.driver(), problem, views.v, kChunk, scan.c));
+    LATTN_RETURN_IF_ERROR(encode_boxed(device.driver(), problem, views.output, kOutputRows, scan.out));
     scan.decay_rate = static_cast<const float*>(params.decay_rate);
     scan.initial = state_view(params.history);
     if (params.states.data != nullptr) {
@@ -114,7 +139,9 @@ Status launch_segmented_scan(Device& device, const lattn_forward_params& params,
     }
     scan.workspace = static_cast<float*>(params.workspace);
     scan.state_entries = static_cast<int32_t>(plan.state_entries);
+    scan.row_parts = static_cast<int32_t>(plan.row_parts);
     scan.split = plan.split;
+    scan.segments_per_job = static_cast<int32_t>(plan.segments_per_job);
     scan.tokens = problem.tokens;
     scan.block_size = problem.block_size;
     scan.batch = static_cast<int32_t>(problem.batch);
@@ -133,12 +160,11 @@ Status launch_segmented_scan(Device& device, const lattn_forward_params& params,
         return device.launch(pass, blocks, static_cast<CUstream>(params.stream), scan, Start::kDuringPrior);
     };
     if (plan.split) {
-        LATTN_RETURN_IF_ERROR(launch(Operation::kSegmentSums, plan.sequences * (plan.segments - 1)));
+        LATTN_RETURN_IF_ERROR(launch(Operation::kSegmentSums, plan.sequences * (plan.segments - 1) * plan.row_parts));
         LATTN_RETURN_IF_ERROR(
             launch(Operation::kCombineSegments, plan.sequences * (plan.state_floats / kCombineThreads)));
     }
-    const int64_t jobs = plan.split ? plan.sequences * plan.segments : plan.sequences;
-    return launch(Operation::kSegmentedScan, std::min<int64_t>(jobs, device.multiprocessors()));
+    return launch(Operation::kSegmentedScan, std::min<int64_t>(plan.jobs(), device.multiprocessors()));
 }
 
 } // namespace lattn::cuda

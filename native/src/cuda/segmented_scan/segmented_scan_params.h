@@ -6,6 +6,9 @@
 //   out_i = read_scale * g^(i+1) X^T a_i + pair_scale * sum_{j<=i} g^(i-j) (a_i . b_j) c_j
 //   U    <- g^m U + sum_j g^(m-1-j) b_j (x) c_j                                          chunk of m tokens, i, j in it
 //   S    <- g^L S + U, U <- 0                                                            after a segment of L tokens
+//
+// Where heads decay fast, U of a segment's end holds its last R tokens alone, those before them weigh less than 2^-40
+// there: after L - R tokens of the segment S <- g^(L-R) S + U, U <- 0, X = g^(n-(L-R)) S + U; and S <- U at its end.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +18,8 @@
 
 namespace lattn::cuda {
 
-// A tensor [B, H, N, X] of 16-bit elements as tensor copies see it: axes X, N, H, B, boxes of 64 x 64 elements.
+// A tensor [B, H, N, X] of 16-bit elements as tensor copies see it: axes X, N, H, B, boxes of 64 x 64
+// elements (out: of 16 tokens).
 struct BoxedTensor {
     ptx::TensorMap map;
     int32_t heads_per_head; // scan heads that share one head of this tensor
@@ -39,7 +43,9 @@ struct SegmentedScanParams {
     //   not split:  S of the present segment, where registers have no room for it
     float* workspace;
     int32_t state_entries;
-    int32_t split; // 1: every segment has a CTA of its own, 0: one CTA walks all segments of a sequence
+    int32_t row_parts; // of 64 rows, in a state of the workspace
+    int32_t split;     // 1: jobs of segments_per_job segments, 0: one job walks all segments of a sequence
+    int32_t segments_per_job;
     int64_t tokens;
     int64_t block_size; // tokens, a multiple of the chunk
     int32_t batch;

@@ -1,6 +1,6 @@
 // The state warps of the segmented scan: U^T [64 value columns x A] in fp32 accumulators, S^T beside it. Per chunk:
-// X^T = g^n S^T + U^T, rounded, to shared memory for the output; then U^T = g^m U^T + (w c)^T b with w c in two parts, so
-// that U keeps fp32's accuracy.
+// X^T = g^n S^T + U^T, rounded, to shared memory for the output; then U^T = g^m U^T + (w c)^T b with w c in two parts,
+// so that U keeps fp32's accuracy.
 #pragma once
 
 #include "ptx/dependent_launch.cuh"
@@ -16,21 +16,20 @@ namespace lattn::cuda {
 template <typename T, int kRowDim, bool kWithOutput>
 struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
     using Layout = ScanLayout<T, kRowDim, kWithOutput>;
-    using typename Layout::Config;
-    using typename Layout::Element;
-    using typename Layout::Job;
-    using typename Layout::OperandA;
-    using typename Layout::Shared;
     using Layout::kChunk;
     using Layout::kRowSteps;
     using Layout::kStages;
     using Layout::kStateValues;
     using Layout::kTileBytes;
     using Layout::kTokenSteps;
+    using typename Layout::Config;
+    using typename Layout::Element;
+    using typename Layout::Job;
+    using typename Layout::OperandA;
+    using typename Layout::Shared;
     using ByColumn = ptx::Wgmma<T, ptx::BOrder::kNContiguous>;
-    // The next chunk's values are weighed while the products of this one run; where there are two CTAs per SM, those of
-    // the other one run then.
-    static constexpr bool kWeighsAhead = kWithOutput || Config::kSumCtas == 1;
+    // Whether the next chunk's values are weighed while the products of this one run: if there are registers for them.
+    static constexpr bool kWeighsAhead = Element::kPackedWeights;
 
     // U^T in the accumulators of products of kPartCols columns.
     struct State {
@@ -52,37 +51,14 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
             if constexpr (Config::kBeforeInRegisters)
                 return values[i];
             else
-                return workspace != nullptr ? workspace[i * Config::kStateThreads] : 0.0f;
+                return workspace != nullptr ? workspace[i * Config::kGroupThreads] : 0.0f;
         }
 
         __device__ void set(int i, float value) {
             if constexpr (Config::kBeforeInRegisters)
                 values[i] = value;
             else
-                workspace[i * Config::kStateThreads] = value;
-        }
-    };
-
-    // Walks the blocks of states along with the chunks.
-    struct Blocks {
-        int chunks; // of a block
-        int index;  // of the block that begins next
-        int until;  // chunks before it begins
-
-        __device__ Blocks(const SegmentedScanParams& p, int first_chunk)
-            : chunks(static_cast<int>(min(p.block_size / kChunk, int64_t{1} << 30))) {
-            index = (first_chunk + chunks - 1) / chunks;
-            until = index * chunks - first_chunk;
-        }
-
-        __device__ bool begins_here() const { return until == 0; }
-
-        __device__ void advance() {
-            if (until == 0) {
-                ++index;
-                until = chunks;
-            }
-            --until;
+                workspace[i * Config::kGroupThreads] = value;
         }
     };
 
@@ -90,7 +66,8 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
     template <typename Visit>
     __device__ static void for_each_value(const SegmentedScanParams& p, const StateView& view, int64_t block,
                                           const Job& job, Visit visit) {
-        const int lane = threadIdx.x % 32;
+        // Addresses are not kept in registers from one call to the next.
+        const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
         const int first_row = lane % 4 * 2;
         const int column = job.value_column() + Layout::warp_in_group() * 16 + lane / 4;
         float* element = view.data + job.batch * view.stride_b + job.head * view.stride_h + block * view.stride_block +
@@ -111,7 +88,9 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
     }
 
     // g^n S + U
-    __device__ static float combined(float decay, float before, float sum) { return fmaf(decay, before, sum); }
+    __device__ static float combined(float decay, float before, float sum) {
+        return fmaf(decay, before, sum);
+    }
 
     __device__ static void write_state(const SegmentedScanParams& p, const StateView& view, int64_t block,
                                        const Job& job, float decay, const Before& before, const State& sum) {
@@ -121,9 +100,12 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
 
     // Where this thread's values of S of a segment lie in the workspace. Without a split all segments share one place.
     __device__ static float* workspace_state(const SegmentedScanParams& p, const Job& job, int segment) {
+        constexpr int kPartFloats = SegmentSumConfig::kRowDim * Config::kValueCols;
         const int64_t sequence = (int64_t{job.batch} * p.heads + job.head) * p.value_slices + job.slice;
-        const int entry = p.split ? segment - (Config::kBeforeInRegisters ? 1 : 0) : 0;
-        return p.workspace + (sequence * p.state_entries + entry) * Config::kStateFloats + threadIdx.x;
+        const bool keeps_first = p.row_parts * SegmentSumConfig::kRowDim > kBeforeInRegistersDim;
+        const int entry = p.split ? segment - (keeps_first ? 0 : 1) : 0;
+        return p.workspace + ((sequence * p.state_entries + entry) * p.row_parts + job.row_part) * kPartFloats +
+               threadIdx.x;
     }
 
     __device__ static Before state_before(const SegmentedScanParams& p, const Job& job) {
@@ -133,7 +115,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
             if (combined_before) {
                 const float* values = workspace_state(p, job, job.segment());
 #pragma unroll
-                for (int i = 0; i < kStateValues; ++i) before.values[i] = values[i * Config::kStateThreads];
+                for (int i = 0; i < kStateValues; ++i) before.values[i] = values[i * Config::kGroupThreads];
             }
         } else if (combined_before || p.initial.data != nullptr) {
             before.workspace = workspace_state(p, job, job.segment());
@@ -149,11 +131,11 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
         return before;
     }
 
-    // S <- g^L S + U, U <- 0
-    __device__ static void end_segment(const SegmentedScanParams& p, const Job& job, float decay, Before& before,
-                                       State& sum) {
+    // S <- g^n S + U, U <- 0
+    __device__ static void end_sum(const SegmentedScanParams& p, const Job& job, float decay, Before& before,
+                                   State& sum) {
         const Before old = before;
-        if constexpr (!Config::kBeforeInRegisters) before.workspace = workspace_state(p, job, 0);
+        if constexpr (!Config::kBeforeInRegisters) before.workspace = workspace_state(p, job, job.segment());
 #pragma unroll
         for (int i = 0; i < kStateValues; ++i) {
             before.set(i, combined(decay, old[i], sum[i]));
@@ -161,14 +143,14 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
         }
     }
 
-    // X^T = g^n S^T + U^T, rounded, to shared memory.
-    __device__ static void publish_state(Shared& shared, int buffer, float decay, const Before& before,
-                                         const State& sum) {
+    // X^T = g^n S^T + U^T, rounded, to shared memory; a fence_async_shared() is still to come.
+    __device__ static void store_state(Shared& shared, int buffer, float decay, const Before& before,
+                                       const State& sum) {
         const uint32_t tiles = ptx::shared_address(shared.exchange.state[buffer]);
         const int row = Layout::warp_in_group() * 16;
         float inverse[2] = {1.0f, 1.0f}; // of the scale of this thread's rows
         if constexpr (Element::kScaled) {
-            const int lane = threadIdx.x % 32;
+            const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 float largest = 0.0f;
@@ -201,7 +183,6 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
             }
             ptx::stmatrix_x4(Layout::part_address(tiles, row, step * 2), rounded);
         }
-        ptx::fence_async_shared();
     }
 
     // Weights of this thread's tokens of a chunk: pair u of step s holds tokens 16s + 8u + 2(lane % 4) and the next.
@@ -210,6 +191,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
 
         // Beyond the chunk's tokens b and c are zero; any finite weight will do.
         __device__ Weights(float rate, int tokens) {
+            tokens = ptx::opaque(tokens); // or weights that are formed for every chunk would stay in registers
 #pragma unroll
             for (int step = 0; step < kTokenSteps; ++step) {
 #pragma unroll
@@ -230,27 +212,31 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
 
     __device__ static void weigh_values(const char* c, const Weights& weights, WeightedValues& weighted) {
         const uint32_t base = ptx::shared_address(c);
+        const auto load = [&](int step, OperandA& values) {
+            ptx::ldmatrix_x4_transposed(values,
+                                        Layout::transposed_part_address(base, step * 16, Layout::warp_in_group() * 2));
+        };
+        OperandA values[2]; // a load is under way while other values are weighed
+        load(0, values[0]);
 #pragma unroll
         for (int step = 0; step < kTokenSteps; ++step) {
-            uint32_t value[4];
-            ptx::ldmatrix_x4_transposed(
-                value, Layout::transposed_part_address(base, step * 16, Layout::warp_in_group() * 2));
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-                Element::weigh(value[i], weights.pair[step][i / 2], weighted.high[step][i], weighted.low[step][i]);
+            if (step + 1 < kTokenSteps) load(step + 1, values[(step + 1) % 2]);
+            Element::weigh(values[step % 2], weights.pair[step], weighted.high[step], weighted.low[step]);
         }
     }
 
     // U^T += (w c)^T b, not waited for.
     __device__ static void add_chunk(const char* b, const WeightedValues& weighted, State& sum) {
-        const uint32_t base = ptx::shared_address(b);
+        const uint64_t operand = ptx::wgmma_operand(ptx::shared_address(b), kTileBytes);
+#pragma unroll
+        for (int part = 0; part < State::kParts; ++part) ptx::touch(sum.part[part]);
         ptx::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < kTokenSteps; ++step) {
 #pragma unroll
             for (int part = 0; part < State::kParts; ++part) {
-                const uint32_t tiles = base + part * (State::kPartCols / 64) * kTileBytes;
-                const uint64_t rows = ptx::wgmma_operand(tiles + step * 2048, kTileBytes);
+                const uint64_t rows =
+                    ptx::wgmma_operand_at(operand, part * (State::kPartCols / 64) * kTileBytes + step * 2048);
                 ByColumn::multiply(sum.part[part], weighted.high[step], rows, true);
                 ByColumn::multiply(sum.part[part], weighted.low[step], rows, true);
             }
@@ -263,11 +249,8 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
         ptx::wgmma_wait<0>();
 #pragma unroll
         for (int part = 0; part < State::kParts; ++part) ptx::touch(sum.part[part]);
-#pragma unroll
-        for (int step = 0; step < kTokenSteps; ++step) {
-            ptx::hold(weighted.high[step], Layout::never(p));
-            ptx::hold(weighted.low[step], Layout::never(p));
-        }
+        ptx::hold(weighted.high, Layout::never(p));
+        ptx::hold(weighted.low, Layout::never(p));
     }
 
     struct Rings {
@@ -275,67 +258,133 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
         typename Layout::template Ring<Config::kStateBuffers> state;
     };
 
-    // Waits for a chunk at its place in the ring and weighs its values.
-    __device__ static void weigh_chunk(const SegmentedScanParams& p, Shared& shared, const Rings& rings, float rate,
-                                       int chunk, Weights& weights, WeightedValues& weighted) {
-        const int tokens = Layout::tokens_of(p, chunk);
-        // Weights of fp32 are formed again for every chunk: there are no registers to keep them in.
-        if (tokens < kChunk || !Element::kPackedWeights) weights = Weights(rate, tokens);
-        ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
-        weigh_values(shared.stage[rings.stage.index].c, weights, weighted);
+    // Where sums begin: at segments, and within them where what came before is forgotten at their end.
+    struct Sums {
+        float rate;
+        int restart; // chunk of a segment, 0: none
+
+        __device__ explicit Sums(float rate_)
+            : rate(rate_), restart(Config::kChunksPerSegment - chunks_in_sum<Config>(rate_)) {}
+
+        // Of the sum that a chunk belongs to.
+        __device__ int first_chunk(int chunk) const {
+            const int in_segment = chunk % Config::kChunksPerSegment;
+            return chunk - in_segment + (in_segment >= restart ? restart : 0);
+        }
+
+        __device__ int end_chunk(int chunk) const {
+            const int in_segment = chunk % Config::kChunksPerSegment;
+            return chunk - in_segment + (in_segment >= restart ? Config::kChunksPerSegment : restart);
+        }
+
+        // Tokens of the sum that come before a chunk.
+        __device__ float tokens_before(int chunk) const {
+            return static_cast<float>((chunk - first_chunk(chunk)) * kChunk);
+        }
+
+        // What S has decayed by at the end of the sum that `chunk` follows.
+        __device__ float decay_at_end(int chunk) const {
+            if (chunk % Config::kChunksPerSegment == 0 && restart > 0) return 0.0f;
+            const int chunks = restart > 0 ? restart : Config::kChunksPerSegment;
+            return expf(-rate * static_cast<float>(chunks * kChunk));
+        }
+    };
+
+    // Chunks of a job that are worked on alike, so that the loop over them holds nothing else: they end where a sum or
+    // a block of states ends, and around a chunk of fewer tokens than the others.
+    struct Run {
+        int end_chunk;
+        float tokens_before; // of the sum, before the next chunk
+        float decay;         // g^m of its chunks of m tokens
+        int next_tokens;     // of the chunks after its first one, and of that after its last one
+
+        __device__ Run(const SegmentedScanParams& p, const Job& job, int chunk, const Sums& sums) {
+            end_chunk = min(job.end_chunk, sums.end_chunk(chunk));
+            if (has_block_states(p)) {
+                const int block_chunks = chunks_of_block(p);
+                end_chunk = min(end_chunk, (chunk / block_chunks + 1) * block_chunks);
+            }
+            if (Layout::tokens_of(p, end_chunk - 1) < kChunk && chunk + 1 < end_chunk) --end_chunk;
+            if (end_chunk < job.end_chunk && Layout::tokens_of(p, end_chunk) < kChunk && chunk + 1 < end_chunk)
+                --end_chunk;
+            tokens_before = sums.tokens_before(chunk);
+            decay = expf(-sums.rate * static_cast<float>(Layout::tokens_of(p, chunk)));
+            next_tokens = end_chunk < job.end_chunk ? Layout::tokens_of(p, end_chunk) : kChunk;
+        }
+    };
+
+    __device__ static bool has_block_states(const SegmentedScanParams& p) {
+        return kWithOutput && p.block_states.data != nullptr;
+    }
+
+    __device__ static int chunks_of_block(const SegmentedScanParams& p) {
+        return static_cast<int>(min(p.block_size / kChunk, int64_t{1} << 24));
     }
 
     __device__ static void run_job(const SegmentedScanParams& p, Shared& shared, const Job& job, Rings& rings) {
         const float rate = p.decay_rate[job.head];
+        const Sums sums(rate);
         State sum = {};
         Before before = state_before(p, job);
-        Blocks blocks(p, job.first_chunk);
-        Weights weights(rate, kChunk);
+        Weights weights(rate, Layout::tokens_of(p, job.first_chunk));
         WeightedValues weighted;
-        weigh_chunk(p, shared, rings, rate, job.first_chunk, weights, weighted);
-        for (int chunk = job.first_chunk; chunk < job.end_chunk; ++chunk) {
-            const int in_segment = chunk % Config::kChunksPerSegment * kChunk; // tokens before the chunk
-            if (in_segment == 0 && chunk > job.first_chunk)
-                end_segment(p, job, expf(-rate * static_cast<float>(kSegmentTokens)), before, sum);
-            if constexpr (kWithOutput) {
-                const float decay = expf(-rate * static_cast<float>(in_segment));
-                if (p.block_states.data != nullptr && blocks.begins_here())
-                    write_state(p, p.block_states, blocks.index, job, decay, before, sum);
-                blocks.advance();
-                ptx::mbarrier_wait(shared.exchange.state_empty[rings.state.index], rings.state.parity ^ 1);
-                publish_state(shared, rings.state.index, decay, before, sum);
-                Layout::arrive_warp(shared.exchange.state_full[rings.state.index]);
-                rings.state.advance();
-            }
+        ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
+        weigh_values(shared.stage[rings.stage.index].c, weights, weighted);
 
-            const float decay = expf(-rate * static_cast<float>(Layout::tokens_of(p, chunk)));
+        int chunk = job.first_chunk;
+#pragma unroll 1
+        while (chunk < job.end_chunk) {
+            if (chunk == sums.first_chunk(chunk) && chunk > job.first_chunk)
+                end_sum(p, job, sums.decay_at_end(chunk), before, sum);
+            if (has_block_states(p) && chunk % chunks_of_block(p) == 0)
+                write_state(p, p.block_states, chunk / chunks_of_block(p), job, expf(-rate * sums.tokens_before(chunk)),
+                            before, sum);
+            Run run(p, job, chunk, sums);
+            if (run.next_tokens < kChunk) weights = Weights(rate, run.next_tokens);
+#pragma unroll 1
+            for (; chunk < run.end_chunk; ++chunk) {
+                if constexpr (kWithOutput) {
+                    ptx::mbarrier_wait(shared.exchange.state_empty[rings.state.index], rings.state.parity ^ 1);
+                    store_state(shared, rings.state.index, expf(-rate * run.tokens_before), before, sum);
+                    run.tokens_before += static_cast<float>(kChunk);
+                }
 #pragma unroll
-            for (int i = 0; i < kStateValues; ++i) sum[i] *= decay;
-            const int stage = rings.stage.index;
-            add_chunk(shared.stage[stage].b, weighted, sum);
+                for (int i = 0; i < kStateValues; ++i) sum[i] *= run.decay;
+                const int stage = rings.stage.index;
+                add_chunk(shared.stage[stage].b, weighted, sum);
 
-            rings.stage.advance();
-            const bool is_last = chunk + 1 == job.end_chunk;
-            if constexpr (kWeighsAhead) {
-                WeightedValues next = weighted;
-                if (!is_last) weigh_chunk(p, shared, rings, rate, chunk + 1, weights, next);
-                end_adding(p, weighted, sum);
+                // What takes time is done while the products run.
+                if constexpr (kWithOutput) {
+                    ptx::fence_async_shared();
+                    Layout::arrive_warp(shared.exchange.state_full[rings.state.index]);
+                    rings.state.advance();
+                }
+                rings.stage.advance();
+                const bool has_next = chunk + 1 < job.end_chunk;
+                if (has_next) ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
+                const char* c = shared.stage[rings.stage.index].c;
+                if constexpr (kWeighsAhead) {
+                    WeightedValues next = weighted;
+                    if (has_next) weigh_values(c, weights, next);
+                    end_adding(p, weighted, sum);
+                    weighted = next;
+                } else {
+                    end_adding(p, weighted, sum);
+                    // Weights of fp32 are formed here: there are no registers to keep them in.
+                    if (has_next)
+                        weigh_values(c, Element::kPackedWeights ? weights : Weights(rate, run.next_tokens), weighted);
+                }
                 Layout::arrive_warp(shared.empty[stage]);
-                weighted = next;
-            } else {
-                end_adding(p, weighted, sum);
-                Layout::arrive_warp(shared.empty[stage]);
-                if (!is_last) weigh_chunk(p, shared, rings, rate, chunk + 1, weights, weighted);
             }
         }
 
         if constexpr (!kWithOutput) {
-            float* values = workspace_state(p, job, job.segment() + 1);
+            float* state = workspace_state(p, job, job.end_chunk / Config::kChunksPerSegment);
 #pragma unroll
-            for (int i = 0; i < kStateValues; ++i) values[i * Config::kStateThreads] = sum[i];
+            for (int i = 0; i < kStateValues; ++i) state[i * Config::kGroupThreads] = sum[i];
         } else if (p.final.data != nullptr && int64_t{job.end_chunk} * kChunk >= p.tokens) {
-            const int64_t segment_begin = int64_t{(job.end_chunk - 1) / Config::kChunksPerSegment} * kSegmentTokens;
-            write_state(p, p.final, 0, job, expf(-rate * static_cast<float>(p.tokens - segment_begin)), before, sum);
+            const int64_t begin = int64_t{sums.first_chunk(job.end_chunk - 1)} * kChunk;
+            write_state(p, p.final, 0, job, expf(-rate * static_cast<float>(p.tokens - begin)), before, sum);
         }
     }
 
@@ -345,8 +394,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
         Rings rings;
         const int jobs = Layout::job_count(p);
 #pragma unroll 1
-        for (int index = blockIdx.x; index < jobs; index += gridDim.x)
-            run_job(p, shared, Job(p, index), rings);
+        for (int index = blockIdx.x; index < jobs; index += gridDim.x) run_job(p, shared, Job(p, index), rings);
     }
 };
 

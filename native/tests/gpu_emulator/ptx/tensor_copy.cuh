@@ -12,15 +12,17 @@ struct Coordinates {
     int32_t x, y, z, w;
 };
 
+enum class Keep { kNormally, kShortly };
+
 inline void prefetch_map(const TensorMap& map) {
     emulator::prefetch_map(map);
 }
 
-inline void load_box(void* shared, const TensorMap& map, Mbarrier& barrier, Coordinates at) {
+inline void load_box(void* shared, const TensorMap& map, Mbarrier& barrier, Coordinates at, Keep = Keep::kNormally) {
     emulator::load_box(shared_address(shared), map, shared_address(&barrier), {at.x, at.y, at.z, at.w});
 }
 
-inline void store_box(const TensorMap& map, const void* shared, Coordinates at) {
+inline void store_box(const TensorMap& map, const void* shared, Coordinates at, Keep = Keep::kNormally) {
     emulator::store_box(map, shared_address(shared), {at.x, at.y, at.z, at.w});
 }
 

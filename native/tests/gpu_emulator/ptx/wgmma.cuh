@@ -23,6 +23,10 @@ inline uint64_t wgmma_operand(uint32_t address, uint32_t column_block_bytes) {
            ((address & 0x3ffff) >> 4);
 }
 
+inline uint64_t wgmma_operand_at(uint64_t operand, uint32_t bytes) {
+    return operand + (bytes >> 4);
+}
+
 inline void wgmma_fence() {
     emulator::wgmma_fence();
 }
@@ -39,8 +43,8 @@ void wgmma_wait() {
 template <int kCount>
 void touch(float (&)[kCount]) {}
 
-template <int kCount>
-void hold(const uint32_t (&)[kCount], bool) {}
+template <int kOperands>
+void hold(const uint32_t (&)[kOperands][4], bool) {}
 
 template <typename T, BOrder kOrder>
 struct Wgmma {
