@@ -2,12 +2,13 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 
 namespace lattn {
 namespace {
 
 // A fixed buffer: reporting an error must not be able to fail.
-thread_local char message[1024];
+thread_local char message[kMessageBytes];
 
 } // namespace
 
@@ -21,6 +22,14 @@ Status error(lattn_status code, const char* format, ...) {
 
 const char* last_error() {
     return message;
+}
+
+LastErrorKept::LastErrorKept() {
+    std::memcpy(message_, message, sizeof(message));
+}
+
+LastErrorKept::~LastErrorKept() {
+    std::memcpy(message, message_, sizeof(message));
 }
 
 } // namespace lattn

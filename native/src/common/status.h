@@ -1,6 +1,8 @@
 // Status of a call, and the message that lattn_last_error() returns.
 #pragma once
 
+#include <cstddef>
+
 #include <cstdint>
 
 #include "lightning_attn.h"
@@ -12,6 +14,8 @@
 #endif
 
 namespace lattn {
+
+constexpr std::size_t kMessageBytes = 1024;
 
 struct [[nodiscard]] Status {
     lattn_status code = LATTN_OK;
@@ -26,6 +30,18 @@ inline Status ok() {
 LATTN_PRINTF_LIKE Status error(lattn_status code, const char* format, ...);
 
 const char* last_error();
+
+// Keeps last_error() as it is, whatever fails while this lives: for what a call tries before it takes another way.
+class LastErrorKept {
+public:
+    LastErrorKept();
+    ~LastErrorKept();
+    LastErrorKept(const LastErrorKept&) = delete;
+    LastErrorKept& operator=(const LastErrorKept&) = delete;
+
+private:
+    char message_[kMessageBytes];
+};
 
 } // namespace lattn
 

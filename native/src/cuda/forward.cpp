@@ -1,4 +1,4 @@
-// Forward on CUDA: one scan (a, b, c) = (q, k, v), by the path that the caller asks for.
+// Forward on CUDA: one scan (a, b, c) = (q, k, v), by the segmented scan where it takes the call.
 #include "cuda/cuda.h"
 #include "cuda/host/views.h"
 #include "cuda/scan/scan_launch.h"
@@ -9,9 +9,17 @@
 namespace lattn::cuda {
 namespace {
 
-// The segmented scan serves those who ask for it.
-bool wants_segmented_scan(const lattn_forward_params& params) {
-    return params.problem.cuda_path == LATTN_CUDA_PATH_HOPPER;
+constexpr int kNone = -1;
+
+// The segmented scan that serves a call, or kNone: then the general scan does. An error where the caller asks for the
+// segmented scan and there is none.
+Status choose_segmented_scan(const Device& device, const lattn_forward_params& params, int& kernel) {
+    kernel = kNone;
+    if (params.problem.cuda_path == LATTN_CUDA_PATH_GENERAL) return ok();
+    if (params.problem.cuda_path == LATTN_CUDA_PATH_HOPPER) return check_segmented_scan(device, params, kernel);
+    const LastErrorKept kept;
+    if (check_segmented_scan(device, params, kernel).code != LATTN_OK) kernel = kNone;
+    return ok();
 }
 
 Status forward_by_scan(Device& device, const lattn_forward_params& params) {
@@ -35,12 +43,11 @@ Status forward_by_scan(Device& device, const lattn_forward_params& params) {
 
 Status forward_workspace_size(const lattn_forward_params& params, uint64_t& bytes) {
     bytes = 0;
-    if (!wants_segmented_scan(params)) return ok();
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(params.problem.device_index, device));
-    int kernel = 0;
-    LATTN_RETURN_IF_ERROR(check_segmented_scan(*device, params, kernel));
-    bytes = segmented_scan_workspace_bytes(*device, params, kernel);
+    int kernel = kNone;
+    LATTN_RETURN_IF_ERROR(choose_segmented_scan(*device, params, kernel));
+    if (kernel != kNone) bytes = segmented_scan_workspace_bytes(*device, params, kernel);
     return ok();
 }
 
@@ -49,10 +56,9 @@ Status forward(const lattn_forward_params& params) {
     LATTN_RETURN_IF_ERROR(check_head_dim("head_dim_v", params.problem.head_dim_v));
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(params.problem.device_index, device));
-    if (!wants_segmented_scan(params)) return forward_by_scan(*device, params);
-    int kernel = 0;
-    LATTN_RETURN_IF_ERROR(check_segmented_scan(*device, params, kernel));
-    return launch_segmented_scan(*device, params, kernel);
+    int kernel = kNone;
+    LATTN_RETURN_IF_ERROR(choose_segmented_scan(*device, params, kernel));
+    return kernel != kNone ? launch_segmented_scan(*device, params, kernel) : forward_by_scan(*device, params);
 }
 
 } // namespace lattn::cuda

@@ -1,4 +1,4 @@
-// The forward pass by the Hopper path: sizes, segments of 2048 tokens, and that neither the grid nor a cut between
+// The forward pass by the Hopper path: sizes, segments of 1024 tokens, and that neither the grid nor a cut between
 // segments changes a bit.
 #include <iterator>
 
@@ -7,7 +7,7 @@
 namespace lattn::test {
 namespace {
 
-constexpr int64_t kSegment = 2048; // tokens
+constexpr int64_t kSegment = 1024; // tokens
 
 class HopperForward : public OnHopper {};
 
@@ -83,6 +83,18 @@ TEST_P(HopperForward, RefusesWhatItCannotAddress) {
         EXPECT_EQ(LATTN_NOT_SUPPORTED, lattn_forward_workspace_size(&params, &bytes));
         EXPECT_EQ(LATTN_NOT_SUPPORTED, lattn_forward(&params));
         EXPECT_NE(std::string::npos, std::string(lattn_last_error()).find("Hopper")) << lattn_last_error();
+    }
+}
+
+// By the automatic choice the general scan takes what the Hopper path cannot, and nobody hears of a refusal.
+TEST_P(HopperForward, WhatItCannotAddressIsLeftToTheGeneralScan) {
+    for (Layout layout : {Layout::kPadded, Layout::kReversed, Layout::kSharedTokens}) {
+        Case c = hopper_case(sizes_of(2, 2, 2, 100, 24, 40));
+        c.cuda_path = LATTN_CUDA_PATH_AUTOMATIC;
+        c.qk_layout = layout;
+        const std::string said = lattn_last_error();
+        check_forward(c);
+        EXPECT_EQ(said, lattn_last_error());
     }
 }
 

@@ -23,8 +23,14 @@ Status describe(const lattn_support_query& query, const char*& name) {
     }
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(query.device_index, device));
-    if (query.operation == LATTN_OP_FORWARD && query.cuda_path == LATTN_CUDA_PATH_HOPPER)
+    if (query.operation == LATTN_OP_FORWARD && query.cuda_path == LATTN_CUDA_PATH_HOPPER) {
         LATTN_RETURN_IF_ERROR(find_segmented_scan(*device, query.dtype, query.head_dim_qk, kernel));
+    } else if (query.operation == LATTN_OP_FORWARD && query.cuda_path == LATTN_CUDA_PATH_AUTOMATIC) {
+        const LastErrorKept kept;
+        int segmented = 0;
+        if (find_segmented_scan(*device, query.dtype, query.head_dim_qk, segmented).code == LATTN_OK)
+            kernel = segmented;
+    }
     name = kernel_at(kernel).name;
     return ok();
 }
