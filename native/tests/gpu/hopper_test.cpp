@@ -1,4 +1,4 @@
-// The forward pass by the Hopper path: sizes, segments of 1024 tokens, and that neither the grid nor a cut between
+// The forward pass by the Hopper path: sizes, segments of 2048 tokens, and that neither the grid nor a cut between
 // segments changes a bit.
 #include <iterator>
 
@@ -7,7 +7,7 @@
 namespace lattn::test {
 namespace {
 
-constexpr int64_t kSegment = 1024; // tokens
+constexpr int64_t kSegment = 2048; // tokens
 
 class HopperForward : public OnHopper {};
 

@@ -7,7 +7,7 @@ namespace lattn::cuda {
 
 // Tokens of a segment, counted from the call's first token. Sums are formed within segments and combined in order, so a
 // call that is split at a multiple of this gives the same bits as the whole.
-constexpr int kSegmentTokens = 1024;
+constexpr int kSegmentTokens = 2048;
 
 // Nats of decay after which a segment's sum is without a token: its weight is below 2^-40 then.
 constexpr float kForgottenNats = 27.8f;
