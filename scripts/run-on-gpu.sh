@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the packed tests or the benchmark on a machine with an NVIDIA GPU and Python's PyTorch; no .NET is needed.
 #
-#   run-on-gpu.sh [test] [arguments of the test runner]     the GPU tests; all tests with: test --all
+#   run-on-gpu.sh [test] [arguments of the test runner]     the GPU tests, or those of --filter; all tests with: test --all
 #   run-on-gpu.sh native [arguments of GoogleTest]          the native GPU tests; they need no PyTorch
 #   run-on-gpu.sh benchmark [arguments of the benchmark]
 #   run-on-gpu.sh sanitize [native | test]                  under compute-sanitizer: native tests that reach every kernel
@@ -109,7 +109,9 @@ case $what in
             shift
             exec "$app/$tests" --progress off "$@"
         fi
-        exec "$app/$tests" --progress off --filter TestCategory=Cuda "$@"
+        # The runner takes one filter: that of the caller, if there is one.
+        [[ " $* " == *" --filter "* ]] || set -- --filter TestCategory=Cuda "$@"
+        exec "$app/$tests" --progress off "$@"
         ;;
     native)
         need_native
