@@ -8,6 +8,7 @@ namespace LightningAttn.Tests.Support;
 internal abstract class OperatorFixture(DeviceType deviceType)
 {
     private DisposeScope? _scope;
+    private CollectionPause? _pause;
 
     protected Device Device { get; } = new(deviceType);
 
@@ -19,6 +20,7 @@ internal abstract class OperatorFixture(DeviceType deviceType)
     [SetUp]
     public void OpenScope()
     {
+        _pause = new CollectionPause();
         _scope = torch.NewDisposeScope();
         PoisonFreeMemory();
     }
@@ -33,6 +35,7 @@ internal abstract class OperatorFixture(DeviceType deviceType)
         finally
         {
             _scope?.Dispose();
+            _pause?.Dispose();
         }
     }
 
