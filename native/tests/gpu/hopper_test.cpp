@@ -50,6 +50,17 @@ TEST_P(HopperForward, EveryRate) {
         }
 }
 
+// Fast heads forget within a segment, also where a state has no room in registers and there is no other segment.
+TEST_P(HopperForward, FastHeadsForgetWithinASegment) {
+    for (int64_t d : {64, 200})
+        for (int64_t tokens : {kSegment - 100, kSegment + 1000}) {
+            Case c = hopper_case(sizes_of(1, 3, 3, tokens, d, 16, 512));
+            c.rates = {0.02, 0.3, 5};
+            c.history = false;
+            check_forward(c);
+        }
+}
+
 TEST_P(HopperForward, EveryLayout) {
     for (int64_t tokens : {int64_t{100}, kSegment + 70}) {
         Case c = hopper_case(sizes_of(2, 2, 4, tokens, 24, 40));

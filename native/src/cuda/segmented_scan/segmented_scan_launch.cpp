@@ -1,6 +1,7 @@
 #include "cuda/segmented_scan/segmented_scan_launch.h"
 
 #include <algorithm>
+#include <climits>
 
 #include "common/dtype.h"
 #include "common/problem.h"
@@ -75,11 +76,9 @@ Plan make_plan(const Device& device, const lattn_forward_params& params, int64_t
     choose_jobs(plan, device.multiprocessors());
     plan.row_parts = row_dim / SegmentSumConfig::kRowDim;
     plan.state_floats = row_dim * kValueCols;
-    const bool in_registers = row_dim <= kBeforeInRegistersDim;
-    if (plan.split)
-        plan.state_entries = in_registers ? plan.segments - 1 : plan.segments;
-    else
-        plan.state_entries = !in_registers && (plan.segments > 1 || params.history.data != nullptr) ? 1 : 0;
+    // Without room in registers S has a place there, in the first segment too: fast heads forget within it.
+    const int64_t outside_registers = row_dim > kBeforeInRegistersDim ? 1 : 0;
+    plan.state_entries = (plan.split ? plan.segments - 1 : 0) + outside_registers;
     return plan;
 }
 
@@ -109,6 +108,11 @@ Status check_segmented_scan(const Device& device, const lattn_forward_params& pa
     LATTN_RETURN_IF_ERROR(find_segmented_scan(device, problem.dtype, problem.head_dim_qk, kernel));
     if (problem.tokens == 0 || problem.batch == 0)
         return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes no empty problem");
+    const Plan plan = make_plan(device, params, kernel_at(kernel).row_dim);
+    const int64_t parts = plan.sequences * plan.segments * plan.row_parts;
+    if (parts > INT_MAX)
+        return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes at most %d parts of work, not %lld", INT_MAX,
+                     static_cast<long long>(parts));
     const BoxedViews views(params);
     LATTN_RETURN_IF_ERROR(check_boxed(problem, views.q));
     LATTN_RETURN_IF_ERROR(check_boxed(problem, views.k));

@@ -37,9 +37,8 @@ struct SegmentedScanParams {
     StateView final;         // [B, H, A, E]
     StateView block_states;  // [B, H, blocks, A, E]: the state before each block is written here
     // [B * H * value_slices, state_entries] states as registers hold them; NULL if state_entries is 0.
-    //   split:      U of a segment from the pass over sums, at the entry of the segment after it; S of that segment
-    //   once
-    //               they are combined
+    //   split:      U of a segment from the pass over sums, at the entry of the segment after it; once they are
+    //               combined S of that segment, if a job begins there
     //   not split:  S of the present segment, where registers have no room for it
     float* workspace;
     int32_t state_entries;
