@@ -87,8 +87,7 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
     params.split = split != Split::kWholeSequences;
     params.row_parts = kRowDim / cuda::SegmentSumConfig::kRowDim;
     params.segments_per_job = split == Split::kSegments ? 1 : 2;
-    params.state_entries =
-        Config::kBeforeInRegisters ? (params.split ? params.segments - 1 : 0) : (params.split ? params.segments : 1);
+    params.state_entries = (params.split ? params.segments - 1 : 0) + (Config::kBeforeInRegisters ? 0 : 1);
     std::vector<float> workspace(static_cast<std::size_t>(sequences * params.state_entries * Config::kStateFloats),
                                  std::numeric_limits<float>::quiet_NaN());
     params.workspace = workspace.data();

@@ -18,10 +18,9 @@ __device__ __forceinline__ uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c)
     return sum;
 }
 
+// By the sign bits: neg.bf16x2 would be a multiplication and addition.
 __device__ __forceinline__ uint32_t negate_bf16(uint32_t a) {
-    uint32_t negated;
-    asm("neg.bf16x2 %0, %1;\n" : "=r"(negated) : "r"(a));
-    return negated;
+    return a ^ 0x80008000u;
 }
 
 } // namespace lattn::cuda::ptx

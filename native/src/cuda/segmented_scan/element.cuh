@@ -37,7 +37,7 @@ struct ScanElement<__nv_bfloat16> {
 #pragma unroll
         for (int i = 0; i < 4; ++i) high[i] = ptx::mul_bf16(values[i], weight[i / 2].high);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) low[i] = ptx::fma_bf16(values[i], weight[i / 2].high, high[i] ^ 0x80008000u);
+        for (int i = 0; i < 4; ++i) low[i] = ptx::fma_bf16(values[i], weight[i / 2].high, ptx::negate_bf16(high[i]));
 #pragma unroll
         for (int i = 0; i < 4; ++i) low[i] = ptx::fma_bf16(values[i], weight[i / 2].low, low[i]);
     }

@@ -40,7 +40,8 @@ struct LoadWarps : ScanLayout<T, kRowDim, kWithOutput> {
         }
     };
 
-    // Calls load(job, chunk, ring) for every chunk of this CTA, with one lane and a place in the ring that is free.
+    // Calls load(job, first token, place) for every chunk of this CTA, by one lane, with a place in the ring that is
+    // free.
     template <int kPlaces, typename Load>
     __device__ static void for_each_chunk(const SegmentedScanParams& p, ptx::Mbarrier (&empty)[kPlaces],
                                           ptx::Mbarrier (&full)[kPlaces], uint32_t bytes, Load load) {

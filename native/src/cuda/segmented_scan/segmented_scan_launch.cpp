@@ -67,15 +67,20 @@ void choose_jobs(Plan& plan, int64_t multiprocessors) {
     plan.split = plan.segments_per_job < plan.segments;
 }
 
-Plan make_plan(const Device& device, const lattn_forward_params& params, int64_t row_dim) {
-    const lattn_problem& problem = params.problem;
+// What of a plan follows from the sizes alone.
+Plan sizes_of(const lattn_problem& problem, int64_t row_dim) {
     Plan plan{};
     plan.value_slices = ceil_div(problem.head_dim_v, kValueCols);
     plan.sequences = problem.batch * problem.heads_v * plan.value_slices;
     plan.segments = ceil_div(problem.tokens, kSegmentTokens);
-    choose_jobs(plan, device.multiprocessors());
     plan.row_parts = row_dim / SegmentSumConfig::kRowDim;
     plan.state_floats = row_dim * kValueCols;
+    return plan;
+}
+
+Plan make_plan(const Device& device, const lattn_problem& problem, int64_t row_dim) {
+    Plan plan = sizes_of(problem, row_dim);
+    choose_jobs(plan, device.multiprocessors());
     // Without room in registers S has a place there, in the first segment too: fast heads forget within it.
     const int64_t outside_registers = row_dim > kBeforeInRegistersDim ? 1 : 0;
     plan.state_entries = (plan.split ? plan.segments - 1 : 0) + outside_registers;
@@ -108,8 +113,8 @@ Status check_segmented_scan(const Device& device, const lattn_forward_params& pa
     LATTN_RETURN_IF_ERROR(find_segmented_scan(device, problem.dtype, problem.head_dim_qk, kernel));
     if (problem.tokens == 0 || problem.batch == 0)
         return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes no empty problem");
-    const Plan plan = make_plan(device, params, kernel_at(kernel).row_dim);
-    const int64_t parts = plan.sequences * plan.segments * plan.row_parts;
+    const Plan sizes = sizes_of(problem, kernel_at(kernel).row_dim);
+    const int64_t parts = sizes.sequences * sizes.segments * sizes.row_parts;
     if (parts > INT_MAX)
         return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes at most %d parts of work, not %lld", INT_MAX,
                      static_cast<long long>(parts));
@@ -121,12 +126,12 @@ Status check_segmented_scan(const Device& device, const lattn_forward_params& pa
 }
 
 uint64_t segmented_scan_workspace_bytes(const Device& device, const lattn_forward_params& params, int kernel) {
-    return make_plan(device, params, kernel_at(kernel).row_dim).workspace_bytes();
+    return make_plan(device, params.problem, kernel_at(kernel).row_dim).workspace_bytes();
 }
 
 Status launch_segmented_scan(Device& device, const lattn_forward_params& params, int kernel) {
     const lattn_problem& problem = params.problem;
-    const Plan plan = make_plan(device, params, kernel_at(kernel).row_dim);
+    const Plan plan = make_plan(device, problem, kernel_at(kernel).row_dim);
     LATTN_RETURN_IF_ERROR(check_workspace(params.workspace, params.workspace_bytes, plan.workspace_bytes()));
 
     SegmentedScanParams scan{};

@@ -389,7 +389,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
     }
 
     __device__ static void run(const SegmentedScanParams& p, Shared& shared) {
-        // The passes before this one write the states before segments; everything else may start without them.
+        // The passes before this one write the states before jobs; everything else may start without them.
         if (kWithOutput && p.split) ptx::wait_for_prior_kernel();
         Rings rings;
         const int jobs = Layout::job_count(p);
