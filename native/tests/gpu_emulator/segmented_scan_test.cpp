@@ -15,7 +15,7 @@ using cuda::SegmentedScanParams;
 using emulator::Timing;
 
 // Who works on the segments of a sequence; the results must be the same bits.
-enum class Split { kWholeSequences, kSegments, kPairsOfSegments };
+enum class Split { kWholeSequences, kSegments, kPairsOfSegments, kSegmentsCombineThemselves };
 
 BoxedTensor boxed(Tensor& tensor, int64_t heads_v, int tokens = SegmentedScanConfig<64>::kChunk) {
     constexpr int64_t kElementBytes = 2;
@@ -86,7 +86,8 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
     const int sequences = params.batch * params.heads * params.value_slices;
     params.split = split != Split::kWholeSequences;
     params.row_parts = kRowDim / cuda::SegmentSumConfig::kRowDim;
-    params.segments_per_job = split == Split::kSegments ? 1 : 2;
+    params.combined = params.split && (split != Split::kSegmentsCombineThemselves || !Config::kBeforeInRegisters);
+    params.segments_per_job = split == Split::kPairsOfSegments ? 2 : 1;
     params.state_entries = (params.split ? params.segments - 1 : 0) + (Config::kBeforeInRegisters ? 0 : 1);
     std::vector<float> workspace(static_cast<std::size_t>(sequences * params.state_entries * Config::kStateFloats),
                                  std::numeric_limits<float>::quiet_NaN());
@@ -98,7 +99,8 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
             config.threads = SumConfig::kThreads;
             config.shared_bytes = SumConfig::kSharedBytes;
             emulator::run(config, [&](char*) { cuda::SegmentedScan<T, SumConfig::kRowDim, false>::run(params); });
-
+        }
+        if (params.combined) {
             config.blocks = sequences * Config::kStateFloats / Config::kCombineThreads;
             config.threads = Config::kCombineThreads;
             emulator::run(config, [&](char*) { cuda::combine_segments<kRowDim>(params); });
@@ -229,7 +231,7 @@ TEST_P(SegmentedScan, SegmentsGiveTheSameBitsHoweverTheyAreSplit) {
             Problem whole(c);
             run(whole, Split::kWholeSequences, {});
             expect_close(whole);
-            for (const Split split : {Split::kSegments, Split::kPairsOfSegments}) {
+            for (const Split split : {Split::kSegments, Split::kPairsOfSegments, Split::kSegmentsCombineThemselves}) {
                 Problem split_up(c);
                 run(split_up, split, {});
                 EXPECT_EQ(whole.output.storage(), split_up.output.storage()) << c;

@@ -152,6 +152,16 @@ struct ScanLayout {
         if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(barrier);
     }
 
+    // The same for X^T. Its scales are written and read by ordinary instructions, an order among which
+    // compute-sanitizer follows from thread to thread only.
+    static constexpr int kStateArrivals = Element::kScaled ? kWarpsPerGroup * 32 : kWarpsPerGroup;
+    __device__ static void arrive_at_state(ptx::Mbarrier& barrier) {
+        if constexpr (Element::kScaled)
+            ptx::mbarrier_arrive(barrier);
+        else
+            arrive_warp(barrier);
+    }
+
     // Place in a ring of kCount buffers, and the parity of its phase.
     template <int kCount>
     struct Ring {

@@ -199,6 +199,8 @@ struct OutputWarps : ScanLayout<T, kRowDim, true> {
         OperandA weighted[kTokenSteps];
 #pragma unroll
         for (int i = 0; i < 32; i += 2) weighted[i / 8][i / 2 % 4] = Element::pack(scores[i], scores[i + 1]);
+        // Or ptxas rounds them after the next product, behind which they are wanted at once.
+        ptx::hold(weighted, never);
 
         ptx::mbarrier_wait(exchange.state_full[rings.state.index], rings.state.parity);
         multiply_rows(rows, exchange.state[rings.state.index], out);
@@ -206,7 +208,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, true> {
         ptx::touch(out);
         ptx::hold(rows, never);
         if constexpr (Element::kScaled) scale_columns(out, exchange.state_scale[rings.state.index]);
-        Layout::arrive_warp(exchange.state_empty[rings.state.index]);
+        Layout::arrive_at_state(exchange.state_empty[rings.state.index]);
         float state_weight[2];
         weights.of_state(p, state_weight);
         multiply_rows_by(out, state_weight);

@@ -18,6 +18,9 @@ constexpr std::size_t kHopperSharedBytes = 227 * 1024;
 // The largest row dimension of which registers hold S beside U; S of larger ones lies in the workspace.
 constexpr int kBeforeInRegistersDim = 128;
 
+// Where there are no more segments, every job combines the sums before it itself: sooner than a pass more.
+constexpr int kSegmentsOfJobs = 4;
+
 // Stages of a ring in so many bytes; more than six hide nothing further.
 constexpr int stages_of(std::size_t bytes, std::size_t stage_bytes) {
     return bytes / stage_bytes < 6 ? static_cast<int>(bytes / stage_bytes) : 6;

@@ -36,8 +36,8 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kWithOutput> {
                 ptx::mbarrier_init(shared.exchange.rows_empty[i], kWarpsPerGroup);
             }
             for (int i = 0; i < Config::kStateBuffers; ++i) {
-                ptx::mbarrier_init(shared.exchange.state_full[i], kWarpsPerGroup);
-                ptx::mbarrier_init(shared.exchange.state_empty[i], kWarpsPerGroup);
+                ptx::mbarrier_init(shared.exchange.state_full[i], Layout::kStateArrivals);
+                ptx::mbarrier_init(shared.exchange.state_empty[i], Layout::kStateArrivals);
             }
         }
         ptx::fence_mbarrier_init();

@@ -37,13 +37,14 @@ struct SegmentedScanParams {
     StateView final;         // [B, H, A, E]
     StateView block_states;  // [B, H, blocks, A, E]: the state before each block is written here
     // [B * H * value_slices, state_entries] states as registers hold them; NULL if state_entries is 0.
-    //   split:      U of a segment from the pass over sums, at the entry of the segment after it; once they are
-    //               combined S of that segment, if a job begins there
+    //   split:      U of a segment from the pass over sums, at the entry of the segment after it
+    //   combined:   S of that segment instead, if a job begins there
     //   not split:  S of the present segment, where registers have no room for it
     float* workspace;
     int32_t state_entries;
     int32_t row_parts; // of 64 rows, in a state of the workspace
     int32_t split;     // 1: jobs of segments_per_job segments, 0: one job walks all segments of a sequence
+    int32_t combined;  // 1: by a pass over the sums, 0: every job combines them itself
     int32_t segments_per_job;
     int64_t tokens;
     int64_t block_size; // tokens, a multiple of the chunk

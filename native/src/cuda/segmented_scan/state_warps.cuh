@@ -98,6 +98,38 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
                        [&](int i, float& element) { element = combined(decay, before[i], sum[i]); });
     }
 
+    // Where sums begin: at segments, and within them where what came before is forgotten at their end.
+    struct Sums {
+        float rate;
+        int restart; // chunk of a segment, 0: none
+
+        __device__ explicit Sums(float rate_)
+            : rate(rate_), restart(Config::kChunksPerSegment - chunks_in_sum<Config>(rate_)) {}
+
+        // Of the sum that a chunk belongs to.
+        __device__ int first_chunk(int chunk) const {
+            const int in_segment = chunk % Config::kChunksPerSegment;
+            return chunk - in_segment + (in_segment >= restart ? restart : 0);
+        }
+
+        __device__ int end_chunk(int chunk) const {
+            const int in_segment = chunk % Config::kChunksPerSegment;
+            return chunk - in_segment + (in_segment >= restart ? Config::kChunksPerSegment : restart);
+        }
+
+        // Tokens of the sum that come before a chunk.
+        __device__ float tokens_before(int chunk) const {
+            return static_cast<float>((chunk - first_chunk(chunk)) * kChunk);
+        }
+
+        // What S has decayed by at the end of the sum that `chunk` follows.
+        __device__ float decay_at_end(int chunk) const {
+            if (chunk % Config::kChunksPerSegment == 0 && restart > 0) return 0.0f;
+            const int chunks = restart > 0 ? restart : Config::kChunksPerSegment;
+            return expf(-rate * static_cast<float>(chunks * kChunk));
+        }
+    };
+
     // Where this thread's values of S of a segment lie in the workspace. Without a split all segments share one place.
     __device__ static float* workspace_state(const SegmentedScanParams& p, const Job& job, int segment) {
         constexpr int kPartFloats = SegmentSumConfig::kRowDim * Config::kValueCols;
@@ -108,15 +140,11 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
                threadIdx.x;
     }
 
-    __device__ static Before state_before(const SegmentedScanParams& p, const Job& job) {
+    __device__ static Before state_before(const SegmentedScanParams& p, const Job& job, const Sums& sums) {
         Before before = {};
-        const bool combined_before = p.split && job.segment() > 0;
+        const bool combined_before = p.combined && job.segment() > 0;
         if constexpr (Config::kBeforeInRegisters) {
-            if (combined_before) {
-                const float* values = workspace_state(p, job, job.segment());
-#pragma unroll
-                for (int i = 0; i < kStateValues; ++i) before.values[i] = values[i * Config::kGroupThreads];
-            }
+            if (combined_before) combine(p, job, job.segment(), 0.0f, before);
         } else if (combined_before || p.initial.data != nullptr) {
             before.workspace = workspace_state(p, job, job.segment());
         }
@@ -128,7 +156,23 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
             }
             for_each_value(p, p.initial, 0, job, [&](int i, float element) { before.set(i, element); });
         }
+        if constexpr (Config::kBeforeInRegisters) {
+            if (p.split && !p.combined) {
+                const float decay = sums.decay_at_end(Config::kChunksPerSegment);
+#pragma unroll 1
+                for (int segment = 1; segment <= job.segment(); ++segment) combine(p, job, segment, decay, before);
+            }
+        }
         return before;
+    }
+
+    // S <- decay S + what the workspace holds of a segment.
+    __device__ static void combine(const SegmentedScanParams& p, const Job& job, int segment, float decay,
+                                   Before& before) {
+        const float* values = workspace_state(p, job, segment);
+#pragma unroll
+        for (int i = 0; i < kStateValues; ++i)
+            before.set(i, combined(decay, before[i], values[i * Config::kGroupThreads]));
     }
 
     // S <- g^n S + U, U <- 0
@@ -258,38 +302,6 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
         typename Layout::template Ring<Config::kStateBuffers> state;
     };
 
-    // Where sums begin: at segments, and within them where what came before is forgotten at their end.
-    struct Sums {
-        float rate;
-        int restart; // chunk of a segment, 0: none
-
-        __device__ explicit Sums(float rate_)
-            : rate(rate_), restart(Config::kChunksPerSegment - chunks_in_sum<Config>(rate_)) {}
-
-        // Of the sum that a chunk belongs to.
-        __device__ int first_chunk(int chunk) const {
-            const int in_segment = chunk % Config::kChunksPerSegment;
-            return chunk - in_segment + (in_segment >= restart ? restart : 0);
-        }
-
-        __device__ int end_chunk(int chunk) const {
-            const int in_segment = chunk % Config::kChunksPerSegment;
-            return chunk - in_segment + (in_segment >= restart ? Config::kChunksPerSegment : restart);
-        }
-
-        // Tokens of the sum that come before a chunk.
-        __device__ float tokens_before(int chunk) const {
-            return static_cast<float>((chunk - first_chunk(chunk)) * kChunk);
-        }
-
-        // What S has decayed by at the end of the sum that `chunk` follows.
-        __device__ float decay_at_end(int chunk) const {
-            if (chunk % Config::kChunksPerSegment == 0 && restart > 0) return 0.0f;
-            const int chunks = restart > 0 ? restart : Config::kChunksPerSegment;
-            return expf(-rate * static_cast<float>(chunks * kChunk));
-        }
-    };
-
     // Chunks of a job that are worked on alike, so that the loop over them holds nothing else: they end where a sum or
     // a block of states ends, and around a chunk of fewer tokens than the others.
     struct Run {
@@ -325,7 +337,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
         const float rate = p.decay_rate[job.head];
         const Sums sums(rate);
         State sum = {};
-        Before before = state_before(p, job);
+        Before before = state_before(p, job, sums);
         Weights weights(rate, Layout::tokens_of(p, job.first_chunk));
         WeightedValues weighted;
         ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
@@ -356,7 +368,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
                 // What takes time is done while the products run.
                 if constexpr (kWithOutput) {
                     ptx::fence_async_shared();
-                    Layout::arrive_warp(shared.exchange.state_full[rings.state.index]);
+                    Layout::arrive_at_state(shared.exchange.state_full[rings.state.index]);
                     rings.state.advance();
                 }
                 rings.stage.advance();
