@@ -88,14 +88,16 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
     params.row_parts = kRowDim / cuda::SegmentSumConfig::kRowDim;
     params.combined = params.split && (split != Split::kSegmentsCombineThemselves || !Config::kBeforeInRegisters);
     params.segments_per_job = split == Split::kPairsOfSegments ? 2 : 1;
-    params.state_entries = (params.split ? params.segments - 1 : 0) + (Config::kBeforeInRegisters ? 0 : 1);
+    params.summed_segments =
+        params.split ? (params.segments - 1) / params.segments_per_job * params.segments_per_job : 0;
+    params.state_entries = params.summed_segments + (Config::kBeforeInRegisters ? 0 : 1);
     std::vector<float> workspace(static_cast<std::size_t>(sequences * params.state_entries * Config::kStateFloats),
                                  std::numeric_limits<float>::quiet_NaN());
     params.workspace = workspace.data();
     if (params.split) {
-        if (params.segments > 1) {
+        if (params.summed_segments > 0) {
             using SumConfig = cuda::SegmentSumConfig;
-            config.blocks = sequences * (params.segments - 1) * params.row_parts;
+            config.blocks = sequences * params.summed_segments * params.row_parts;
             config.threads = SumConfig::kThreads;
             config.shared_bytes = SumConfig::kSharedBytes;
             emulator::run(config, [&](char*) { cuda::SegmentedScan<T, SumConfig::kRowDim, false>::run(params); });

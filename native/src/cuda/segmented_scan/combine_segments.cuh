@@ -36,14 +36,14 @@ __device__ void combine_segments(const SegmentedScanParams& p) {
     float* state = p.workspace + (int64_t{sequence} * p.state_entries + first_entry) * Config::kStateFloats + index;
     constexpr int kBatch = 16; // loads under way at once
 #pragma unroll 1
-    for (int segment = 1; segment < p.segments; segment += kBatch, state += kBatch * Config::kStateFloats) {
+    for (int segment = 1; segment <= p.summed_segments; segment += kBatch, state += kBatch * Config::kStateFloats) {
         float sums[kBatch] = {};
 #pragma unroll
         for (int next = 0; next < kBatch; ++next)
-            if (segment + next < p.segments) sums[next] = state[next * Config::kStateFloats];
+            if (segment + next <= p.summed_segments) sums[next] = state[next * Config::kStateFloats];
 #pragma unroll
         for (int next = 0; next < kBatch; ++next) {
-            if (segment + next >= p.segments) break;
+            if (segment + next > p.summed_segments) break;
             before = fmaf(decay, before, sums[next]);
             if ((segment + next) % p.segments_per_job == 0) state[next * Config::kStateFloats] = before;
         }

@@ -95,7 +95,7 @@ struct ScanLayout {
                 // The last heads first: by custom they decay slowest, so their sums take longest.
                 row_part = take(p.row_parts);
                 slice = take(p.value_slices);
-                end_chunk = (take(p.segments - 1) + 1) * Config::kChunksPerSegment;
+                end_chunk = (take(p.summed_segments) + 1) * Config::kChunksPerSegment;
                 batch = take(p.batch);
                 head = p.heads - 1 - index;
                 first_chunk = end_chunk - chunks_in_sum<Config>(p.decay_rate[head]);
@@ -109,7 +109,7 @@ struct ScanLayout {
     // A CTA works on jobs blockIdx.x, blockIdx.x + gridDim.x, ...
     __device__ static int job_count(const SegmentedScanParams& p) {
         const int sequences = p.batch * p.heads * p.value_slices;
-        if (!kWithOutput) return sequences * (p.segments - 1) * p.row_parts;
+        if (!kWithOutput) return sequences * p.summed_segments * p.row_parts;
         return p.split ? sequences * ((p.segments + p.segments_per_job - 1) / p.segments_per_job) : sequences;
     }
 

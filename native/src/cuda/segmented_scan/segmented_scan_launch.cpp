@@ -25,8 +25,9 @@ struct Plan {
     int64_t sequences;
     int64_t segments;
     int64_t segments_per_job;
-    bool split;    // a job is not all of a sequence
-    bool combined; // by a pass of its own
+    int64_t summed_segments; // those before the last job
+    bool split;              // a job is not all of a sequence
+    bool combined;           // by a pass of its own
     int64_t row_parts;
     int64_t state_floats;
     int64_t state_entries; // of the workspace, per sequence
@@ -85,7 +86,9 @@ Plan make_plan(const Device& device, const lattn_problem& problem, int64_t row_d
     // Without room in registers S has a place there, in the first segment too: fast heads forget within it.
     const int64_t outside_registers = row_dim > kBeforeInRegistersDim ? 1 : 0;
     plan.combined = plan.split && (plan.segments > kSegmentsOfJobs || row_dim > kBeforeInRegistersDim);
-    plan.state_entries = (plan.split ? plan.segments - 1 : 0) + outside_registers;
+    plan.summed_segments =
+        plan.split ? (ceil_div(plan.segments, plan.segments_per_job) - 1) * plan.segments_per_job : 0;
+    plan.state_entries = plan.summed_segments + outside_registers;
     return plan;
 }
 
@@ -153,6 +156,7 @@ Status launch_segmented_scan(Device& device, const lattn_forward_params& params,
     scan.row_parts = static_cast<int32_t>(plan.row_parts);
     scan.split = plan.split;
     scan.combined = plan.combined;
+    scan.summed_segments = static_cast<int32_t>(plan.summed_segments);
     scan.segments_per_job = static_cast<int32_t>(plan.segments_per_job);
     scan.tokens = problem.tokens;
     scan.block_size = problem.block_size;
@@ -172,7 +176,7 @@ Status launch_segmented_scan(Device& device, const lattn_forward_params& params,
         return device.launch(pass, blocks, static_cast<CUstream>(params.stream), scan, Start::kDuringPrior);
     };
     if (plan.split)
-        LATTN_RETURN_IF_ERROR(launch(Operation::kSegmentSums, plan.sequences * (plan.segments - 1) * plan.row_parts));
+        LATTN_RETURN_IF_ERROR(launch(Operation::kSegmentSums, plan.sequences * plan.summed_segments * plan.row_parts));
     if (plan.combined)
         LATTN_RETURN_IF_ERROR(
             launch(Operation::kCombineSegments, plan.sequences * (plan.state_floats / kCombineThreads)));

@@ -50,10 +50,11 @@ struct SegmentedScanParams {
     int64_t block_size; // tokens, a multiple of the chunk
     int32_t batch;
     int32_t heads;
-    int32_t row_dim;      // A
-    int32_t value_dim;    // E
-    int32_t value_slices; // ceil(E / columns per CTA)
-    int32_t segments;     // ceil(tokens / kSegmentTokens)
+    int32_t row_dim;         // A
+    int32_t value_dim;       // E
+    int32_t value_slices;    // ceil(E / columns per CTA)
+    int32_t segments;        // ceil(tokens / kSegmentTokens)
+    int32_t summed_segments; // those before the last job of a sequence, if split
     float pair_scale;
     float read_scale;
 };
