@@ -28,9 +28,7 @@ __device__ void combine_segments(const SegmentedScanParams& p) {
     if (p.initial.data != nullptr && row < p.row_dim && column < p.value_dim)
         before = p.initial.data[sequence / p.value_slices / p.heads * p.initial.stride_b + head * p.initial.stride_h +
                                 row * p.initial.stride_row + column * p.initial.stride_column];
-    const float rate = p.decay_rate[head];
-    const bool forgets = chunks_in_sum<Config>(rate) < Config::kChunksPerSegment;
-    const float decay = forgets ? 0.0f : expf(-rate * static_cast<float>(kSegmentTokens));
+    const float decay = SegmentSums<Config>(p.decay_rate[head]).decay_at_end(Config::kChunksPerSegment);
     ptx::wait_for_prior_kernel();                               // for the sums
     const int first_entry = Config::kBeforeInRegisters ? 0 : 1; // that of the second segment
     float* state = p.workspace + (int64_t{sequence} * p.state_entries + first_entry) * Config::kStateFloats + index;

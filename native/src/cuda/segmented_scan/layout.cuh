@@ -20,6 +20,39 @@ __device__ __forceinline__ int chunks_in_sum(float rate) {
                : min(static_cast<int>(kForgottenNats / (rate * Config::kChunk)) + 1, Config::kChunksPerSegment);
 }
 
+// Where the sums of a head begin: at segments, and within them where what came before is forgotten at their end.
+template <typename Config>
+struct SegmentSums {
+    float rate;
+    int restart; // chunk of a segment, 0: none
+
+    __device__ explicit SegmentSums(float rate_)
+        : rate(rate_), restart(Config::kChunksPerSegment - chunks_in_sum<Config>(rate_)) {}
+
+    // Of the sum that a chunk belongs to.
+    __device__ int first_chunk(int chunk) const {
+        const int in_segment = chunk % Config::kChunksPerSegment;
+        return chunk - in_segment + (in_segment >= restart ? restart : 0);
+    }
+
+    __device__ int end_chunk(int chunk) const {
+        const int in_segment = chunk % Config::kChunksPerSegment;
+        return chunk - in_segment + (in_segment >= restart ? Config::kChunksPerSegment : restart);
+    }
+
+    // Tokens of the sum that come before a chunk.
+    __device__ float tokens_before(int chunk) const {
+        return static_cast<float>((chunk - first_chunk(chunk)) * Config::kChunk);
+    }
+
+    // What S has decayed by at the end of the sum that `chunk` follows.
+    __device__ float decay_at_end(int chunk) const {
+        if (chunk % Config::kChunksPerSegment == 0 && restart > 0) return 0.0f;
+        const int chunks = restart > 0 ? restart : Config::kChunksPerSegment;
+        return expf(-rate * static_cast<float>(chunks * Config::kChunk));
+    }
+};
+
 // kWithOutput: the scan; otherwise the pass over sums, which reads b and c only, has no output warps, and works on
 // kRowDim of the rows in a job.
 template <typename T, int kRowDim, bool kWithOutput>

@@ -199,8 +199,6 @@ struct OutputWarps : ScanLayout<T, kRowDim, true> {
         OperandA weighted[kTokenSteps];
 #pragma unroll
         for (int i = 0; i < 32; i += 2) weighted[i / 8][i / 2 % 4] = Element::pack(scores[i], scores[i + 1]);
-        // Or ptxas rounds them after the next product, behind which they are wanted at once.
-        ptx::hold(weighted, never);
 
         ptx::mbarrier_wait(exchange.state_full[rings.state.index], rings.state.parity);
         multiply_rows(rows, exchange.state[rings.state.index], out);

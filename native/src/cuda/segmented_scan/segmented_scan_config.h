@@ -18,8 +18,8 @@ constexpr std::size_t kHopperSharedBytes = 227 * 1024;
 // The largest row dimension of which registers hold S beside U; S of larger ones lies in the workspace.
 constexpr int kBeforeInRegistersDim = 128;
 
-// Where there are no more segments, every job combines the sums before it itself: sooner than a pass more.
-constexpr int kSegmentsOfJobs = 4;
+// Segments of a sequence up to which every job combines the sums before it itself: sooner than a pass more.
+constexpr int kSegmentsCombinedByJobs = 4;
 
 // Stages of a ring in so many bytes; more than six hide nothing further.
 constexpr int stages_of(std::size_t bytes, std::size_t stage_bytes) {

@@ -25,14 +25,15 @@ struct Plan {
     int64_t sequences;
     int64_t segments;
     int64_t segments_per_job;
-    int64_t summed_segments; // those before the last job
-    bool split;              // a job is not all of a sequence
-    bool combined;           // by a pass of its own
+    bool combined; // by a pass of its own
     int64_t row_parts;
     int64_t state_floats;
     int64_t state_entries; // of the workspace, per sequence
 
-    int64_t jobs() const { return sequences * ceil_div(segments, segments_per_job); }
+    int64_t jobs_per_sequence() const { return ceil_div(segments, segments_per_job); }
+    int64_t jobs() const { return sequences * jobs_per_sequence(); }
+    bool split() const { return jobs_per_sequence() > 1; }
+    int64_t summed_segments() const { return (jobs_per_sequence() - 1) * segments_per_job; } // before the last job
 
     uint64_t workspace_bytes() const {
         return static_cast<uint64_t>(sequences * state_entries * state_floats) * sizeof(float);
@@ -40,7 +41,8 @@ struct Plan {
 };
 
 // Chooses who works on which segments; the results are the same bits. Times are in that of one segment's outputs: a
-// job's start takes a little of it, a segment's sum less than half, and so do two more launches.
+// job's start takes a little of it, a segment's sum less than half (as if all but the last were summed), and so do two
+// more launches.
 void choose_jobs(Plan& plan, int64_t multiprocessors) {
     constexpr double kJobTime = 0.1;
     constexpr double kSumTime = 0.4;
@@ -66,7 +68,6 @@ void choose_jobs(Plan& plan, int64_t multiprocessors) {
         least = time;
         plan.segments_per_job = segments_per_job;
     }
-    plan.split = plan.segments_per_job < plan.segments;
 }
 
 // What of a plan follows from the sizes alone.
@@ -85,10 +86,8 @@ Plan make_plan(const Device& device, const lattn_problem& problem, int64_t row_d
     choose_jobs(plan, device.multiprocessors());
     // Without room in registers S has a place there, in the first segment too: fast heads forget within it.
     const int64_t outside_registers = row_dim > kBeforeInRegistersDim ? 1 : 0;
-    plan.combined = plan.split && (plan.segments > kSegmentsOfJobs || row_dim > kBeforeInRegistersDim);
-    plan.summed_segments =
-        plan.split ? (ceil_div(plan.segments, plan.segments_per_job) - 1) * plan.segments_per_job : 0;
-    plan.state_entries = plan.summed_segments + outside_registers;
+    plan.combined = plan.split() && (plan.segments > kSegmentsCombinedByJobs || row_dim > kBeforeInRegistersDim);
+    plan.state_entries = plan.summed_segments() + outside_registers;
     return plan;
 }
 
@@ -154,9 +153,9 @@ Status launch_segmented_scan(Device& device, const lattn_forward_params& params,
     scan.workspace = static_cast<float*>(params.workspace);
     scan.state_entries = static_cast<int32_t>(plan.state_entries);
     scan.row_parts = static_cast<int32_t>(plan.row_parts);
-    scan.split = plan.split;
+    scan.split = plan.split();
     scan.combined = plan.combined;
-    scan.summed_segments = static_cast<int32_t>(plan.summed_segments);
+    scan.summed_segments = static_cast<int32_t>(plan.summed_segments());
     scan.segments_per_job = static_cast<int32_t>(plan.segments_per_job);
     scan.tokens = problem.tokens;
     scan.block_size = problem.block_size;
@@ -175,8 +174,9 @@ Status launch_segmented_scan(Device& device, const lattn_forward_params& params,
         LATTN_RETURN_IF_ERROR(find_kernel(operation, problem.dtype, 0, problem.head_dim_qk, pass));
         return device.launch(pass, blocks, static_cast<CUstream>(params.stream), scan, Start::kDuringPrior);
     };
-    if (plan.split)
-        LATTN_RETURN_IF_ERROR(launch(Operation::kSegmentSums, plan.sequences * plan.summed_segments * plan.row_parts));
+    if (plan.split())
+        LATTN_RETURN_IF_ERROR(
+            launch(Operation::kSegmentSums, plan.sequences * plan.summed_segments() * plan.row_parts));
     if (plan.combined)
         LATTN_RETURN_IF_ERROR(
             launch(Operation::kCombineSegments, plan.sequences * (plan.state_floats / kCombineThreads)));

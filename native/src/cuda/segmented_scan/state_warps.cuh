@@ -28,6 +28,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
     using typename Layout::OperandA;
     using typename Layout::Shared;
     using ByColumn = ptx::Wgmma<T, ptx::BOrder::kNContiguous>;
+    using Sums = SegmentSums<Config>;
     // Whether the next chunk's values are weighed while the products of this one run: if there are registers for them.
     static constexpr bool kWeighsAhead = Element::kPackedWeights;
 
@@ -98,38 +99,6 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
                        [&](int i, float& element) { element = combined(decay, before[i], sum[i]); });
     }
 
-    // Where sums begin: at segments, and within them where what came before is forgotten at their end.
-    struct Sums {
-        float rate;
-        int restart; // chunk of a segment, 0: none
-
-        __device__ explicit Sums(float rate_)
-            : rate(rate_), restart(Config::kChunksPerSegment - chunks_in_sum<Config>(rate_)) {}
-
-        // Of the sum that a chunk belongs to.
-        __device__ int first_chunk(int chunk) const {
-            const int in_segment = chunk % Config::kChunksPerSegment;
-            return chunk - in_segment + (in_segment >= restart ? restart : 0);
-        }
-
-        __device__ int end_chunk(int chunk) const {
-            const int in_segment = chunk % Config::kChunksPerSegment;
-            return chunk - in_segment + (in_segment >= restart ? Config::kChunksPerSegment : restart);
-        }
-
-        // Tokens of the sum that come before a chunk.
-        __device__ float tokens_before(int chunk) const {
-            return static_cast<float>((chunk - first_chunk(chunk)) * kChunk);
-        }
-
-        // What S has decayed by at the end of the sum that `chunk` follows.
-        __device__ float decay_at_end(int chunk) const {
-            if (chunk % Config::kChunksPerSegment == 0 && restart > 0) return 0.0f;
-            const int chunks = restart > 0 ? restart : Config::kChunksPerSegment;
-            return expf(-rate * static_cast<float>(chunks * kChunk));
-        }
-    };
-
     // Where this thread's values of S of a segment lie in the workspace. Without a split all segments share one place.
     __device__ static float* workspace_state(const SegmentedScanParams& p, const Job& job, int segment) {
         constexpr int kPartFloats = SegmentSumConfig::kRowDim * Config::kValueCols;
@@ -144,7 +113,11 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
         Before before = {};
         const bool combined_before = p.combined && job.segment() > 0;
         if constexpr (Config::kBeforeInRegisters) {
-            if (combined_before) combine(p, job, job.segment(), 0.0f, before);
+            if (combined_before) {
+                const float* values = workspace_state(p, job, job.segment());
+#pragma unroll
+                for (int i = 0; i < kStateValues; ++i) before.values[i] = values[i * Config::kGroupThreads];
+            }
         } else if (combined_before || p.initial.data != nullptr) {
             before.workspace = workspace_state(p, job, job.segment());
         }
@@ -157,22 +130,22 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
             for_each_value(p, p.initial, 0, job, [&](int i, float element) { before.set(i, element); });
         }
         if constexpr (Config::kBeforeInRegisters) {
-            if (p.split && !p.combined) {
-                const float decay = sums.decay_at_end(Config::kChunksPerSegment);
-#pragma unroll 1
-                for (int segment = 1; segment <= job.segment(); ++segment) combine(p, job, segment, decay, before);
-            }
+            if (p.split && !p.combined) combine_sums(p, job, sums, before);
         }
         return before;
     }
 
-    // S <- decay S + what the workspace holds of a segment.
-    __device__ static void combine(const SegmentedScanParams& p, const Job& job, int segment, float decay,
-                                   Before& before) {
-        const float* values = workspace_state(p, job, segment);
+    // S <- g^L S + U for every segment before the job.
+    __device__ static void combine_sums(const SegmentedScanParams& p, const Job& job, const Sums& sums,
+                                        Before& before) {
+        const float decay = sums.decay_at_end(Config::kChunksPerSegment);
+#pragma unroll 1
+        for (int segment = 1; segment <= job.segment(); ++segment) {
+            const float* sum = workspace_state(p, job, segment);
 #pragma unroll
-        for (int i = 0; i < kStateValues; ++i)
-            before.set(i, combined(decay, before[i], values[i * Config::kGroupThreads]));
+            for (int i = 0; i < kStateValues; ++i)
+                before.set(i, combined(decay, before[i], sum[i * Config::kGroupThreads]));
+        }
     }
 
     // S <- g^n S + U, U <- 0
@@ -401,7 +374,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
     }
 
     __device__ static void run(const SegmentedScanParams& p, Shared& shared) {
-        // The passes before this one write the states before jobs; everything else may start without them.
+        // The passes before this one write sums or the states before jobs; everything else may start without them.
         if (kWithOutput && p.split) ptx::wait_for_prior_kernel();
         Rings rings;
         const int jobs = Layout::job_count(p);
