@@ -15,7 +15,7 @@ using cuda::SegmentedScanParams;
 using emulator::Timing;
 
 // Who works on the segments of a sequence; the results must be the same bits.
-enum class Split { kWholeSequences, kSegments, kPairsOfSegments, kSegmentsCombineThemselves };
+enum class Split { kWholeSequences, kSegments, kPairsOfSegments, kSegmentsCombineThemselves, kSegmentsInWideSums };
 
 BoxedTensor boxed(Tensor& tensor, int64_t heads_v, int tokens = SegmentedScanConfig<64>::kChunk) {
     constexpr int64_t kElementBytes = 2;
@@ -79,13 +79,23 @@ SegmentedScanParams scan_params(Problem& problem) {
     return params;
 }
 
+template <typename T, int kSide>
+void sum_segments(const SegmentedScanParams& params, emulator::Config config) {
+    using Config = cuda::SegmentSumConfig<kSide>;
+    config.blocks =
+        params.batch * params.heads * params.value_slices * params.summed_segments * params.row_parts / Config::kGroups;
+    config.threads = Config::kThreads;
+    config.shared_bytes = Config::kSharedBytes;
+    emulator::run(config, [&](char*) { cuda::SegmentedScan<T, cuda::kSumRows, kSide>::run(params); });
+}
+
 template <typename T, int kRowDim>
 void launch(const SegmentedScanParams& given, Split split, emulator::Config config) {
     SegmentedScanParams params = given;
     using Config = SegmentedScanConfig<kRowDim>;
     const int sequences = params.batch * params.heads * params.value_slices;
     params.split = split != Split::kWholeSequences;
-    params.row_parts = kRowDim / cuda::SegmentSumConfig::kRowDim;
+    params.row_parts = kRowDim / cuda::kSumRows;
     params.combined = params.split && (split != Split::kSegmentsCombineThemselves || !Config::kBeforeInRegisters);
     params.segments_per_job = split == Split::kPairsOfSegments ? 2 : 1;
     params.summed_segments =
@@ -96,11 +106,8 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
     params.workspace = workspace.data();
     if (params.split) {
         if (params.summed_segments > 0) {
-            using SumConfig = cuda::SegmentSumConfig;
-            config.blocks = sequences * params.summed_segments * params.row_parts;
-            config.threads = SumConfig::kThreads;
-            config.shared_bytes = SumConfig::kSharedBytes;
-            emulator::run(config, [&](char*) { cuda::SegmentedScan<T, SumConfig::kRowDim, false>::run(params); });
+            split == Split::kSegmentsInWideSums ? sum_segments<T, 2>(params, config)
+                                                : sum_segments<T, 1>(params, config);
         }
         if (params.combined) {
             config.blocks = sequences * Config::kStateFloats / Config::kCombineThreads;
@@ -115,7 +122,7 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
     config.blocks = (jobs + 1) / 2;
     config.threads = Config::kScanThreads;
     config.shared_bytes = Config::kSharedBytes;
-    emulator::run(config, [&](char*) { cuda::SegmentedScan<T, kRowDim, true>::run(params); });
+    emulator::run(config, [&](char*) { cuda::SegmentedScan<T, kRowDim, 0>::run(params); });
 }
 
 template <typename T>
@@ -164,6 +171,24 @@ Case small_case(lattn_dtype dtype, int64_t tokens, int64_t d, int64_t e) {
     c.sizes = sizes_of(1, 1, 1, tokens, d, e, 64, true);
     c.rates = {0.02};
     return c;
+}
+
+void expect_same_bits(lattn_dtype dtype, int64_t d, int64_t e, double rate, std::initializer_list<Split> splits) {
+    for (const bool history : {false, true}) {
+        Case c = small_case(dtype, 2 * kSegmentTokens + 70, d, e);
+        c.sizes.block_size = 512;
+        c.rates = {rate};
+        c.history = history;
+        Problem whole(c);
+        run(whole, Split::kWholeSequences, {});
+        expect_close(whole);
+        for (const Split split : splits) {
+            Problem split_up(c);
+            run(split_up, split, {});
+            EXPECT_EQ(whole.output.storage(), split_up.output.storage()) << c;
+            EXPECT_EQ(whole.states.storage(), split_up.states.storage()) << c;
+        }
+    }
 }
 
 class SegmentedScan : public ::testing::TestWithParam<lattn_dtype> {};
@@ -224,23 +249,14 @@ TEST_P(SegmentedScan, StatesAndHistory) {
 
 TEST_P(SegmentedScan, SegmentsGiveTheSameBitsHoweverTheyAreSplit) {
     // At the last rate a segment's sum is without its first tokens.
-    for (const auto& [d, rate] : {std::pair{64, 0.001}, {136, 0.001}, {64, 0.1}, {136, 0.1}}) {
-        for (const bool history : {false, true}) {
-            Case c = small_case(GetParam(), 2 * kSegmentTokens + 70, d, 64);
-            c.sizes.block_size = 512;
-            c.rates = {rate};
-            c.history = history;
-            Problem whole(c);
-            run(whole, Split::kWholeSequences, {});
-            expect_close(whole);
-            for (const Split split : {Split::kSegments, Split::kPairsOfSegments, Split::kSegmentsCombineThemselves}) {
-                Problem split_up(c);
-                run(split_up, split, {});
-                EXPECT_EQ(whole.output.storage(), split_up.output.storage()) << c;
-                EXPECT_EQ(whole.states.storage(), split_up.states.storage()) << c;
-            }
-        }
-    }
+    for (const auto& [d, rate] : {std::pair{64, 0.001}, {136, 0.001}, {64, 0.1}, {136, 0.1}})
+        expect_same_bits(GetParam(), d, 64, rate,
+                         {Split::kSegments, Split::kPairsOfSegments, Split::kSegmentsCombineThemselves});
+}
+
+TEST_P(SegmentedScan, WideSumsGiveTheSameBits) {
+    for (const double rate : {0.001, 0.1}) expect_same_bits(GetParam(), 128, 128, rate, {Split::kSegmentsInWideSums});
+    expect_same_bits(GetParam(), 200, 72, 0.1, {Split::kSegmentsInWideSums});
 }
 
 // What fp16 itself cannot hold.

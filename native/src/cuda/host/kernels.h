@@ -16,6 +16,7 @@ enum class Operation {
     kScanTf32,
     kSegmentedScan,
     kSegmentSums,
+    kWideSegmentSums,
     kCombineSegments,
     kDecayGrad,
     kDecayGradReduce,
@@ -35,7 +36,7 @@ struct Kernel {
 };
 
 constexpr int kModuleCount = 9;
-constexpr int kKernelCount = 50;
+constexpr int kKernelCount = 52;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);

@@ -17,8 +17,8 @@ __device__ void combine_segments(const SegmentedScanParams& p) {
     const int head = sequence / p.value_slices % p.heads;
 
     // The element of the state that value i of a thread is.
-    const int thread = index % Config::kGroupThreads;
-    const int i = index / Config::kGroupThreads;
+    const int thread = index % kGroupThreads;
+    const int i = index / kGroupThreads;
     const int lane = thread % 32;
     const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
     const int column = sequence % p.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;

@@ -53,28 +53,35 @@ struct SegmentSums {
     }
 };
 
-// kWithOutput: the scan; otherwise the pass over sums, which reads b and c only, has no output warps, and works on
-// kRowDim of the rows in a job.
-template <typename T, int kRowDim, bool kWithOutput>
+// kSumSide 0: the scan; otherwise the pass over sums, which reads b and c only, has no output warps, and works on
+// kSumSide x kSumSide tiles of kRowDim rows and of value columns in a job.
+template <typename T, int kRowDim, int kSumSide>
 struct ScanLayout {
+    static constexpr bool kWithOutput = kSumSide == 0;
+    using SumConfig = SegmentSumConfig<kWithOutput ? 1 : kSumSide>;
     using Config = SegmentedScanConfig<kRowDim>;
     using Element = ScanElement<T>;
     static constexpr int kChunk = Config::kChunk;
-    static constexpr int kStages = kWithOutput ? Config::kStages : SegmentSumConfig::kStages;
+    static constexpr int kStages = kWithOutput ? Config::kStages : SumConfig::kStages;
     static constexpr int kRowTiles = Config::kRowTiles;
     static constexpr int kTileBytes = static_cast<int>(Config::kTileBytes);
     static constexpr int kRowSteps = kRowDim / 16;   // k steps of a product over the rows of X
     static constexpr int kTokenSteps = kChunk / 16;  // k steps of a product over a chunk's tokens
     static constexpr int kStateValues = kRowDim / 2; // of a state, per thread
     static constexpr int kWarpsPerGroup = 4;
-    static constexpr int kReaders = kWithOutput ? 8 : 4; // warps that read a stage: a chunk has one output group
+    static constexpr int kStateGroups = kWithOutput ? 1 : SumConfig::kGroups;
+    // Warps that read a stage: a chunk has one output group.
+    static constexpr int kReaders = (kStateGroups + (kWithOutput ? 1 : 0)) * kWarpsPerGroup;
+    // Tiles of a stage.
+    static constexpr int kBTiles = kWithOutput ? kRowTiles : kSumSide;
+    static constexpr int kCTiles = kWithOutput ? 1 : kSumSide;
 
     using ChunkTile = float[32]; // 64 x 64 in a warpgroup's accumulators
     using OperandA = uint32_t[4];
 
     struct Stage {
-        char b[kRowTiles * kTileBytes];
-        char c[kTileBytes];
+        char b[kBTiles * kTileBytes];
+        char c[kCTiles * kTileBytes];
     };
 
     // What output warps need.
@@ -98,14 +105,14 @@ struct ScanLayout {
         ptx::Mbarrier empty[kStages];
     };
     static_assert(sizeof(Shared) + Config::kAlignment <=
-                  (kWithOutput ? Config::kSharedBytes : SegmentSumConfig::kSharedBytes));
+                  (kWithOutput ? Config::kSharedBytes : SumConfig::kSharedBytes));
 
     // Chunks [first_chunk, end_chunk) of one head's value columns.
     struct Job {
         int batch;
         int head;
         int slice;
-        int row_part; // of the pass over sums
+        int row_part; // of the pass over sums; it and slice: the first of kSumSide
         int first_chunk;
         int end_chunk;
 
@@ -126,8 +133,8 @@ struct ScanLayout {
                 end_chunk = min(first_chunk + job_chunks, chunks);
             } else {
                 // The last heads first: by custom they decay slowest, so their sums take longest.
-                row_part = take(p.row_parts);
-                slice = take(p.value_slices);
+                row_part = take(p.row_parts / kSumSide) * kSumSide;
+                slice = take(p.value_slices / kSumSide) * kSumSide;
                 end_chunk = (take(p.summed_segments) + 1) * Config::kChunksPerSegment;
                 batch = take(p.batch);
                 head = p.heads - 1 - index;
@@ -142,7 +149,7 @@ struct ScanLayout {
     // A CTA works on jobs blockIdx.x, blockIdx.x + gridDim.x, ...
     __device__ static int job_count(const SegmentedScanParams& p) {
         const int sequences = p.batch * p.heads * p.value_slices;
-        if (!kWithOutput) return sequences * p.summed_segments * p.row_parts;
+        if (!kWithOutput) return sequences * p.summed_segments * p.row_parts / SumConfig::kGroups;
         return p.split ? sequences * ((p.segments + p.segments_per_job - 1) / p.segments_per_job) : sequences;
     }
 

@@ -8,9 +8,9 @@
 
 namespace lattn::cuda {
 
-template <typename T, int kRowDim, bool kWithOutput>
-struct LoadWarps : ScanLayout<T, kRowDim, kWithOutput> {
-    using Layout = ScanLayout<T, kRowDim, kWithOutput>;
+template <typename T, int kRowDim, int kSumSide>
+struct LoadWarps : ScanLayout<T, kRowDim, kSumSide> {
+    using Layout = ScanLayout<T, kRowDim, kSumSide>;
     using Layout::kChunk;
     using Layout::kTileBytes;
     using typename Layout::Job;

@@ -12,8 +12,8 @@
 namespace lattn::cuda {
 
 template <typename T, int kRowDim>
-struct OutputWarps : ScanLayout<T, kRowDim, true> {
-    using Layout = ScanLayout<T, kRowDim, true>;
+struct OutputWarps : ScanLayout<T, kRowDim, 0> {
+    using Layout = ScanLayout<T, kRowDim, 0>;
     using Layout::kChunk;
     using Layout::kRowSteps;
     using Layout::kStages;

@@ -26,6 +26,11 @@ constexpr int stages_of(std::size_t bytes, std::size_t stage_bytes) {
     return bytes / stage_bytes < 6 ? static_cast<int>(bytes / stage_bytes) : 6;
 }
 
+constexpr int kGroupThreads = 128; // of a warpgroup
+
+// Rows of a state that a warpgroup of the pass over sums has.
+constexpr int kSumRows = 64;
+
 template <int kRowDim>
 struct SegmentedScanConfig {
     static constexpr int kChunk = 64;      // tokens
@@ -35,7 +40,6 @@ struct SegmentedScanConfig {
 
     // Warpgroups: one carries the state, then those that compute the output, chunk by chunk in turn, then one that
     // loads with two of its warps and gives its registers to the others.
-    static constexpr int kGroupThreads = 128;
     static constexpr int kOutputGroups = kRowDim <= 128 ? 2 : 1;
     static constexpr int kScanThreads = (2 + kOutputGroups) * kGroupThreads;
     // Per thread of each role; together at most what a launch of so many threads gets.
@@ -73,14 +77,22 @@ struct SegmentedScanConfig {
                   kRowStages % kOutputGroups == 0 && kStateBuffers % kOutputGroups == 0);
 };
 
-// The pass over sums: a CTA has 64 rows of a state and needs b and c only.
+// The pass over sums. A warpgroup has 64 rows and 64 value columns of a state; a CTA has kSide x kSide of them, which
+// share what they read of b and c.
+//   1: three CTAs per SM, which wait for each other's operands least; the only form for odd numbers of tiles
+//   2: half the bytes from L2 to SMs, so less power, which is what limits long calls; for sums that fill the GPU
+template <int kSide>
 struct SegmentSumConfig {
-    static constexpr int kRowDim = 64;
-    static constexpr int kThreads = SegmentedScanConfig<kRowDim>::kGroupThreads + 32; // one warp loads
-    static constexpr int kCtas = 3;                                                   // per SM
-    static constexpr std::size_t kStageBytes = SegmentedScanConfig<kRowDim>::kStageBytes;
+    static_assert(kSide == 1 || kSide == 2);
+    static constexpr int kGroups = kSide * kSide;
+    static constexpr int kLoadThreads = kSide == 1 ? 32 : kGroupThreads; // registers move between warpgroups only
+    static constexpr int kThreads = kGroups * kGroupThreads + kLoadThreads;
+    static constexpr int kRegisters = 112;           // per thread of a warpgroup, if they move
+    static constexpr bool kWeighsAhead = kSide == 1; // as StateWarps says
+    static constexpr int kCtas = kSide == 1 ? 3 : 1; // per SM
+    static constexpr std::size_t kStageBytes = 2 * kSide * SegmentedScanConfig<kSumRows>::kTileBytes;
     static constexpr std::size_t kOtherBytes =
-        SegmentedScanConfig<kRowDim>::kTableBytes + SegmentedScanConfig<kRowDim>::kAlignment;
+        SegmentedScanConfig<kSumRows>::kTableBytes + SegmentedScanConfig<kSumRows>::kAlignment;
     // A CTA costs 1 KB more than it asks for.
     static constexpr int kStages = stages_of(kHopperSharedBytes / kCtas - 1024 - kOtherBytes, kStageBytes);
     static constexpr std::size_t kSharedBytes = kStages * kStageBytes + kOtherBytes;

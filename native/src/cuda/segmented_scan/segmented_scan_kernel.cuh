@@ -18,10 +18,11 @@
 
 namespace lattn::cuda {
 
-template <typename T, int kRowDim, bool kWithOutput>
-struct SegmentedScan : ScanLayout<T, kRowDim, kWithOutput> {
-    using Layout = ScanLayout<T, kRowDim, kWithOutput>;
+template <typename T, int kRowDim, int kSumSide>
+struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
+    using Layout = ScanLayout<T, kRowDim, kSumSide>;
     using Layout::kWarpsPerGroup;
+    using Layout::kWithOutput;
     using typename Layout::Config;
     using typename Layout::Shared;
 
@@ -68,17 +69,19 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kWithOutput> {
         // From one lane, so that the compiler knows it to be the same in all of them.
         const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
         const int group = warp / kWarpsPerGroup;
-        if (group == 0) {
-            if constexpr (kWithOutput) ptx::take_registers<Config::kStateRegisters>();
-            StateWarps<T, kRowDim, kWithOutput>::run(p, shared);
+        constexpr bool kMovesRegisters = kWithOutput || Layout::SumConfig::kLoadThreads == kGroupThreads;
+        if (group < Layout::kStateGroups) {
+            if constexpr (kMovesRegisters)
+                ptx::take_registers<kWithOutput ? Config::kStateRegisters : Layout::SumConfig::kRegisters>();
+            StateWarps<T, kRowDim, kSumSide>::run(p, shared, group);
         } else if (kWithOutput && group <= Config::kOutputGroups) {
             if constexpr (kWithOutput) {
                 ptx::take_registers<Config::kOutputRegisters>();
                 OutputWarps<T, kRowDim>::run(p, shared, group - 1);
             }
         } else {
-            if constexpr (kWithOutput) ptx::give_registers<Config::kLoadRegisters>();
-            using Loads = LoadWarps<T, kRowDim, kWithOutput>;
+            if constexpr (kMovesRegisters) ptx::give_registers<Config::kLoadRegisters>();
+            using Loads = LoadWarps<T, kRowDim, kSumSide>;
             if (warp % kWarpsPerGroup == 0) Loads::run(p, shared);
             if constexpr (kWithOutput) {
                 if (warp % kWarpsPerGroup == 1) Loads::run_rows(p, shared);
@@ -92,16 +95,16 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kWithOutput> {
 #define LATTN_SEGMENTED_SCAN_KERNELS(suffix, type, row_dim)                                                  \
     extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kScanThreads, 1) \
         lattn_segmented_scan_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) {     \
-        lattn::cuda::SegmentedScan<type, row_dim, true>::run(params);                                        \
+        lattn::cuda::SegmentedScan<type, row_dim, 0>::run(params);                                           \
     }                                                                                                        \
     extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kCombineThreads) \
         lattn_combine_segments_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) {   \
         lattn::cuda::combine_segments<row_dim>(params);                                                      \
     }
 
-#define LATTN_SEGMENT_SUMS_KERNEL(suffix, type)                                                        \
-    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentSumConfig::kThreads,              \
-                                                 lattn::cuda::SegmentSumConfig::kCtas)                 \
+#define LATTN_SEGMENT_SUMS_KERNEL(suffix, type, side)                                                  \
+    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentSumConfig<side>::kThreads,        \
+                                                 lattn::cuda::SegmentSumConfig<side>::kCtas)           \
         lattn_segment_sums_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) { \
-        lattn::cuda::SegmentedScan<type, lattn::cuda::SegmentSumConfig::kRowDim, false>::run(params);  \
+        lattn::cuda::SegmentedScan<type, lattn::cuda::kSumRows, side>::run(params);                    \
     }

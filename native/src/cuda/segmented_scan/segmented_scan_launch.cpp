@@ -27,6 +27,7 @@ struct Plan {
     int64_t segments_per_job;
     bool combined; // by a pass of its own
     int64_t row_parts;
+    bool wide_sums;
     int64_t state_floats;
     int64_t state_entries; // of the workspace, per sequence
 
@@ -34,6 +35,7 @@ struct Plan {
     int64_t jobs() const { return sequences * jobs_per_sequence(); }
     bool split() const { return jobs_per_sequence() > 1; }
     int64_t summed_segments() const { return (jobs_per_sequence() - 1) * segments_per_job; } // before the last job
+    int64_t sum_tiles() const { return sequences * summed_segments() * row_parts; }
 
     uint64_t workspace_bytes() const {
         return static_cast<uint64_t>(sequences * state_entries * state_floats) * sizeof(float);
@@ -76,7 +78,7 @@ Plan sizes_of(const lattn_problem& problem, int64_t row_dim) {
     plan.value_slices = ceil_div(problem.head_dim_v, kValueCols);
     plan.sequences = problem.batch * problem.heads_v * plan.value_slices;
     plan.segments = ceil_div(problem.tokens, kSegmentTokens);
-    plan.row_parts = row_dim / SegmentSumConfig::kRowDim;
+    plan.row_parts = row_dim / kSumRows;
     plan.state_floats = row_dim * kValueCols;
     return plan;
 }
@@ -88,6 +90,9 @@ Plan make_plan(const Device& device, const lattn_problem& problem, int64_t row_d
     const int64_t outside_registers = row_dim > kBeforeInRegistersDim ? 1 : 0;
     plan.combined = plan.split() && (plan.segments > kSegmentsCombinedByJobs || row_dim > kBeforeInRegistersDim);
     plan.state_entries = plan.summed_segments() + outside_registers;
+    // Wide CTAs of the pass over sums cost less, but they must be enough to fill the GPU.
+    const int64_t wide_jobs = plan.sum_tiles() / SegmentSumConfig<2>::kGroups;
+    plan.wide_sums = plan.value_slices % 2 == 0 && plan.row_parts % 2 == 0 && wide_jobs >= device.multiprocessors();
     return plan;
 }
 
@@ -175,8 +180,9 @@ Status launch_segmented_scan(Device& device, const lattn_forward_params& params,
         return device.launch(pass, blocks, static_cast<CUstream>(params.stream), scan, Start::kDuringPrior);
     };
     if (plan.split())
-        LATTN_RETURN_IF_ERROR(
-            launch(Operation::kSegmentSums, plan.sequences * plan.summed_segments() * plan.row_parts));
+        LATTN_RETURN_IF_ERROR(plan.wide_sums
+                                  ? launch(Operation::kWideSegmentSums, plan.sum_tiles() / SegmentSumConfig<2>::kGroups)
+                                  : launch(Operation::kSegmentSums, plan.sum_tiles()));
     if (plan.combined)
         LATTN_RETURN_IF_ERROR(
             launch(Operation::kCombineSegments, plan.sequences * (plan.state_floats / kCombineThreads)));

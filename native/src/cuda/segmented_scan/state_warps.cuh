@@ -13,15 +13,16 @@
 
 namespace lattn::cuda {
 
-template <typename T, int kRowDim, bool kWithOutput>
-struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
-    using Layout = ScanLayout<T, kRowDim, kWithOutput>;
+template <typename T, int kRowDim, int kSumSide>
+struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
+    using Layout = ScanLayout<T, kRowDim, kSumSide>;
     using Layout::kChunk;
     using Layout::kRowSteps;
     using Layout::kStages;
     using Layout::kStateValues;
     using Layout::kTileBytes;
     using Layout::kTokenSteps;
+    using Layout::kWithOutput;
     using typename Layout::Config;
     using typename Layout::Element;
     using typename Layout::Job;
@@ -30,7 +31,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
     using ByColumn = ptx::Wgmma<T, ptx::BOrder::kNContiguous>;
     using Sums = SegmentSums<Config>;
     // Whether the next chunk's values are weighed while the products of this one run: if there are registers for them.
-    static constexpr bool kWeighsAhead = Element::kPackedWeights;
+    static constexpr bool kWeighsAhead = Element::kPackedWeights && (kWithOutput || Layout::SumConfig::kWeighsAhead);
 
     // U^T in the accumulators of products of kPartCols columns.
     struct State {
@@ -52,14 +53,14 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
             if constexpr (Config::kBeforeInRegisters)
                 return values[i];
             else
-                return workspace != nullptr ? workspace[i * Config::kGroupThreads] : 0.0f;
+                return workspace != nullptr ? workspace[i * kGroupThreads] : 0.0f;
         }
 
         __device__ void set(int i, float value) {
             if constexpr (Config::kBeforeInRegisters)
                 values[i] = value;
             else
-                workspace[i * Config::kGroupThreads] = value;
+                workspace[i * kGroupThreads] = value;
         }
     };
 
@@ -101,12 +102,12 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
 
     // Where this thread's values of S of a segment lie in the workspace. Without a split all segments share one place.
     __device__ static float* workspace_state(const SegmentedScanParams& p, const Job& job, int segment) {
-        constexpr int kPartFloats = SegmentSumConfig::kRowDim * Config::kValueCols;
+        constexpr int kPartFloats = kSumRows * Config::kValueCols;
         const int64_t sequence = (int64_t{job.batch} * p.heads + job.head) * p.value_slices + job.slice;
-        const bool keeps_first = p.row_parts * SegmentSumConfig::kRowDim > kBeforeInRegistersDim;
+        const bool keeps_first = p.row_parts * kSumRows > kBeforeInRegistersDim;
         const int entry = p.split ? segment - (keeps_first ? 0 : 1) : 0;
         return p.workspace + ((sequence * p.state_entries + entry) * p.row_parts + job.row_part) * kPartFloats +
-               threadIdx.x;
+               threadIdx.x % kGroupThreads;
     }
 
     __device__ static Before state_before(const SegmentedScanParams& p, const Job& job, const Sums& sums) {
@@ -116,7 +117,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
             if (combined_before) {
                 const float* values = workspace_state(p, job, job.segment());
 #pragma unroll
-                for (int i = 0; i < kStateValues; ++i) before.values[i] = values[i * Config::kGroupThreads];
+                for (int i = 0; i < kStateValues; ++i) before.values[i] = values[i * kGroupThreads];
             }
         } else if (combined_before || p.initial.data != nullptr) {
             before.workspace = workspace_state(p, job, job.segment());
@@ -143,8 +144,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
         for (int segment = 1; segment <= job.segment(); ++segment) {
             const float* sum = workspace_state(p, job, segment);
 #pragma unroll
-            for (int i = 0; i < kStateValues; ++i)
-                before.set(i, combined(decay, before[i], sum[i * Config::kGroupThreads]));
+            for (int i = 0; i < kStateValues; ++i) before.set(i, combined(decay, before[i], sum[i * kGroupThreads]));
         }
     }
 
@@ -306,7 +306,9 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
         return static_cast<int>(min(p.block_size / kChunk, int64_t{1} << 24));
     }
 
-    __device__ static void run_job(const SegmentedScanParams& p, Shared& shared, const Job& job, Rings& rings) {
+    // b_offset, c_offset: of this warpgroup's tiles in a stage.
+    __device__ static void run_job(const SegmentedScanParams& p, Shared& shared, const Job& job, Rings& rings,
+                                   int b_offset, int c_offset) {
         const float rate = p.decay_rate[job.head];
         const Sums sums(rate);
         State sum = {};
@@ -314,7 +316,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
         Weights weights(rate, Layout::tokens_of(p, job.first_chunk));
         WeightedValues weighted;
         ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
-        weigh_values(shared.stage[rings.stage.index].c, weights, weighted);
+        weigh_values(shared.stage[rings.stage.index].c + c_offset, weights, weighted);
 
         int chunk = job.first_chunk;
 #pragma unroll 1
@@ -336,7 +338,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
 #pragma unroll
                 for (int i = 0; i < kStateValues; ++i) sum[i] *= run.decay;
                 const int stage = rings.stage.index;
-                add_chunk(shared.stage[stage].b, weighted, sum);
+                add_chunk(shared.stage[stage].b + b_offset, weighted, sum);
 
                 // What takes time is done while the products run.
                 if constexpr (kWithOutput) {
@@ -347,7 +349,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
                 rings.stage.advance();
                 const bool has_next = chunk + 1 < job.end_chunk;
                 if (has_next) ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
-                const char* c = shared.stage[rings.stage.index].c;
+                const char* c = shared.stage[rings.stage.index].c + c_offset;
                 if constexpr (kWeighsAhead) {
                     WeightedValues next = weighted;
                     if (has_next) weigh_values(c, weights, next);
@@ -366,20 +368,28 @@ struct StateWarps : ScanLayout<T, kRowDim, kWithOutput> {
         if constexpr (!kWithOutput) {
             float* state = workspace_state(p, job, job.end_chunk / Config::kChunksPerSegment);
 #pragma unroll
-            for (int i = 0; i < kStateValues; ++i) state[i * Config::kGroupThreads] = sum[i];
+            for (int i = 0; i < kStateValues; ++i) state[i * kGroupThreads] = sum[i];
         } else if (p.final.data != nullptr && int64_t{job.end_chunk} * kChunk >= p.tokens) {
             const int64_t begin = int64_t{sums.first_chunk(job.end_chunk - 1)} * kChunk;
             write_state(p, p.final, 0, job, expf(-rate * static_cast<float>(p.tokens - begin)), before, sum);
         }
     }
 
-    __device__ static void run(const SegmentedScanParams& p, Shared& shared) {
+    // `group` counts the warpgroups that form states.
+    __device__ static void run(const SegmentedScanParams& p, Shared& shared, int group) {
         // The passes before this one write sums or the states before jobs; everything else may start without them.
         if (kWithOutput && p.split) ptx::wait_for_prior_kernel();
         Rings rings;
         const int jobs = Layout::job_count(p);
 #pragma unroll 1
-        for (int index = blockIdx.x; index < jobs; index += gridDim.x) run_job(p, shared, Job(p, index), rings);
+        for (int index = blockIdx.x; index < jobs; index += gridDim.x) {
+            Job job(p, index);
+            const int row_tile = kWithOutput ? 0 : group / Layout::kCTiles;
+            const int slice = kWithOutput ? 0 : group % Layout::kCTiles;
+            job.row_part += row_tile;
+            job.slice += slice;
+            run_job(p, shared, job, rings, row_tile * kTileBytes, slice * kTileBytes);
+        }
     }
 };
 

@@ -58,6 +58,8 @@ const std::map<std::string, Kernel>& kernels() {
         LATTN_KERNELS_OF_SIZES(lattn_segmented_scan_fp16),
         LATTN_KERNEL(lattn_segment_sums_bf16),
         LATTN_KERNEL(lattn_segment_sums_fp16),
+        LATTN_KERNEL(lattn_segment_sums_bf16_wide),
+        LATTN_KERNEL(lattn_segment_sums_fp16_wide),
         LATTN_KERNELS_OF_SIZES(lattn_combine_segments_bf16),
         LATTN_KERNELS_OF_SIZES(lattn_combine_segments_fp16),
         LATTN_KERNELS_OF_TYPES(lattn_decay_grad),
