@@ -375,7 +375,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
         }
     }
 
-    // `group` counts the warpgroups that form states.
+    // group: of those that form states; its tile of a job is row tile group / kCTiles, value slice group % kCTiles.
     __device__ static void run(const SegmentedScanParams& p, Shared& shared, int group) {
         // The passes before this one write sums or the states before jobs; everything else may start without them.
         if (kWithOutput && p.split) ptx::wait_for_prior_kernel();
