@@ -1,8 +1,8 @@
 // The segmented scan on wgmma (sm_90a); segmented_scan_params.h has the formulas, docs/kernels/forward.md the reasons.
 //
 // Grid: as many CTAs as fit at once, or fewer; each works on one job after the other. A job is a (batch, head, slice of
-// 64 value columns), or some of its segments. The pass over sums has a CTA per segment and kSumSide x kSumSide tiles of 64
-// rows and 64 value columns. Roles of warpgroups:
+// 64 value columns), or some of its segments. The pass over sums has a CTA per segment and kSumSide x kSumSide tiles of
+// 64 rows and 64 value columns. Roles of warpgroups:
 //   state    the first one: carries the state, up to two chunks ahead of the output. In the pass over sums one per tile
 //   output   kOutputGroups of them, chunk by chunk in turn; none in the pass over sums
 //   loads    the last one: one warp for b and c, one for a. In the pass over sums one warp, alone or in a
