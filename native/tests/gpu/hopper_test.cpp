@@ -219,6 +219,35 @@ TEST_P(HopperForward, InPartsGivesTheSameBits) {
     }
 }
 
+// Of so many heads and segments that the sums have CTAs of four tiles; half of the segments have not.
+TEST_P(HopperForward, SumsThatFillTheGpuGiveTheSameBits) {
+    if (device().multiprocessors() < 64) GTEST_SKIP() << "needs a whole GPU";
+    Case c = hopper_case(sizes_of(1, 1, device().multiprocessors() / 16, 20 * kSegment, 128, 128, 64, false));
+    c.rates = {0, 0.002, 0.01, 0.05, 0.7};
+    Problem problem(c);
+    Tensor first_state(LATTN_FLOAT32, problem.states.sizes(), c.state_layout, Tensor::Kind::kState);
+    first_state.poison();
+    const lattn_forward_params whole = problem.forward_params();
+    const lattn_forward_params first = [&] {
+        lattn_forward_params params = tokens_of(whole, 0, c.sizes.tokens / 2);
+        params.states = first_state.states_view();
+        return params;
+    }();
+    lattn_forward_params second = tokens_of(whole, c.sizes.tokens / 2, c.sizes.tokens / 2);
+    second.history = final_state(first);
+
+    Mirror mirror(device(), problem, {&first_state});
+    mirror.forward(whole);
+    mirror.fetch();
+    const auto output = problem.output.bytes();
+    const auto states = problem.states.bytes();
+    mirror.forward(first);
+    mirror.forward(second);
+    mirror.fetch();
+    EXPECT_TRUE(output == problem.output.bytes()) << c;
+    EXPECT_TRUE(states == problem.states.bytes()) << c;
+}
+
 // Scores and states of ordinary magnitude overflow float16, so its kernel must not keep them in it.
 TEST_P(HopperForward, ScoresAndStatesBeyondFloat16) {
     const auto multiply = [](Tensor& tensor, double factor) {

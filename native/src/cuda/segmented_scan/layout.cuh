@@ -29,6 +29,9 @@ struct SegmentSums {
     __device__ explicit SegmentSums(float rate_)
         : rate(rate_), restart(Config::kChunksPerSegment - chunks_in_sum<Config>(rate_)) {}
 
+    // Whether the state at a segment's end holds nothing from before the segment.
+    __device__ bool forgets() const { return restart > 0; }
+
     // Of the sum that a chunk belongs to.
     __device__ int first_chunk(int chunk) const {
         const int in_segment = chunk % Config::kChunksPerSegment;
@@ -47,8 +50,8 @@ struct SegmentSums {
 
     // What S has decayed by at the end of the sum that `chunk` follows.
     __device__ float decay_at_end(int chunk) const {
-        if (chunk % Config::kChunksPerSegment == 0 && restart > 0) return 0.0f;
-        const int chunks = restart > 0 ? restart : Config::kChunksPerSegment;
+        if (chunk % Config::kChunksPerSegment == 0 && forgets()) return 0.0f;
+        const int chunks = forgets() ? restart : Config::kChunksPerSegment;
         return expf(-rate * static_cast<float>(chunks * Config::kChunk));
     }
 };
@@ -107,7 +110,7 @@ struct ScanLayout {
     static_assert(sizeof(Shared) + Config::kAlignment <=
                   (kWithOutput ? Config::kSharedBytes : SumConfig::kSharedBytes));
 
-    // Chunks [first_chunk, end_chunk) of one head's value columns.
+    // Chunks [first_chunk, end_chunk) of one head's value columns; none in a sum that nothing needs.
     struct Job {
         int batch;
         int head;
@@ -135,10 +138,13 @@ struct ScanLayout {
                 // The last heads first: by custom they decay slowest, so their sums take longest.
                 row_part = take(p.row_parts / kSumSide) * kSumSide;
                 slice = take(p.value_slices / kSumSide) * kSumSide;
-                end_chunk = (take(p.summed_segments) + 1) * Config::kChunksPerSegment;
+                const int next_segment = take(p.summed_segments) + 1;
                 batch = take(p.batch);
                 head = p.heads - 1 - index;
+                end_chunk = next_segment * Config::kChunksPerSegment;
                 first_chunk = end_chunk - chunks_in_sum<Config>(p.decay_rate[head]);
+                if (SegmentSums<Config>(p.decay_rate[head]).forgets() && next_segment % p.segments_per_job != 0)
+                    first_chunk = end_chunk; // no job asks for it
             }
         }
 

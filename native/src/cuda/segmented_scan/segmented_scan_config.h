@@ -79,7 +79,7 @@ struct SegmentedScanConfig {
 
 // The pass over sums. A warpgroup has 64 rows and 64 value columns of a state; a CTA has kSide x kSide of them, which
 // share what they read of b and c.
-//   1: three CTAs per SM, which wait for each other's operands least; the only form for odd numbers of tiles
+//   1: two CTAs per SM with six stages each, which bounds a sum's time; the only form for odd numbers of tiles
 //   2: half the bytes from L2 to SMs, so less power, which is what limits long calls; for sums that fill the GPU
 template <int kSide>
 struct SegmentSumConfig {
@@ -89,7 +89,7 @@ struct SegmentSumConfig {
     static constexpr int kThreads = kGroups * kGroupThreads + kLoadThreads;
     static constexpr int kRegisters = 112;           // per thread of a warpgroup, if they move
     static constexpr bool kWeighsAhead = kSide == 1; // as StateWarps says
-    static constexpr int kCtas = kSide == 1 ? 3 : 1; // per SM
+    static constexpr int kCtas = kSide == 1 ? 2 : 1; // per SM
     static constexpr std::size_t kStageBytes = 2 * kSide * SegmentedScanConfig<kSumRows>::kTileBytes;
     static constexpr std::size_t kOtherBytes =
         SegmentedScanConfig<kSumRows>::kTableBytes + SegmentedScanConfig<kSumRows>::kAlignment;

@@ -65,6 +65,10 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
             ptx::wait_for_prior_kernel();
             ptx::let_next_kernel_start();
         }
+        if constexpr (!kWithOutput) {
+            const typename Layout::Job job(p, blockIdx.x);
+            if (job.first_chunk == job.end_chunk) return;
+        }
         __syncthreads();
 
         // From one lane, so that the compiler knows it to be the same in all of them.

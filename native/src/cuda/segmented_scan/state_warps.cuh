@@ -94,6 +94,11 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
         return fmaf(decay, before, sum);
     }
 
+    // The same at the end of a sum. Where the decay is 0, what came before may be no number, or nowhere to be read.
+    __device__ static float carried_on(float decay, float before, float sum) {
+        return decay > 0.0f ? combined(decay, before, sum) : sum;
+    }
+
     __device__ static void write_state(const SegmentedScanParams& p, const StateView& view, int64_t block,
                                        const Job& job, float decay, const Before& before, const State& sum) {
         for_each_value(p, view, block, job,
@@ -141,10 +146,10 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
                                         Before& before) {
         const float decay = sums.decay_at_end(Config::kChunksPerSegment);
 #pragma unroll 1
-        for (int segment = 1; segment <= job.segment(); ++segment) {
+        for (int segment = sums.forgets() ? max(job.segment(), 1) : 1; segment <= job.segment(); ++segment) {
             const float* sum = workspace_state(p, job, segment);
 #pragma unroll
-            for (int i = 0; i < kStateValues; ++i) before.set(i, combined(decay, before[i], sum[i * kGroupThreads]));
+            for (int i = 0; i < kStateValues; ++i) before.set(i, carried_on(decay, before[i], sum[i * kGroupThreads]));
         }
     }
 
@@ -155,7 +160,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
         if constexpr (!Config::kBeforeInRegisters) before.workspace = workspace_state(p, job, job.segment());
 #pragma unroll
         for (int i = 0; i < kStateValues; ++i) {
-            before.set(i, combined(decay, old[i], sum[i]));
+            before.set(i, carried_on(decay, old[i], sum[i]));
             sum[i] = 0.0f;
         }
     }
@@ -377,13 +382,13 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
 
     // group: of those that form states; its tile of a job is row tile group / kCTiles, value slice group % kCTiles.
     __device__ static void run(const SegmentedScanParams& p, Shared& shared, int group) {
-        // The passes before this one write sums or the states before jobs; everything else may start without them.
-        if (kWithOutput && p.split) ptx::wait_for_prior_kernel();
         Rings rings;
         const int jobs = Layout::job_count(p);
 #pragma unroll 1
         for (int index = blockIdx.x; index < jobs; index += gridDim.x) {
             Job job(p, index);
+            // For sums or the states before jobs; everything else may start without the passes before this one.
+            if (kWithOutput && job.segment() > 0 && p.split) ptx::wait_for_prior_kernel();
             const int row_tile = kWithOutput ? 0 : group / Layout::kCTiles;
             const int slice = kWithOutput ? 0 : group % Layout::kCTiles;
             job.row_part += row_tile;
