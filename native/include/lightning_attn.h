@@ -67,7 +67,8 @@ enum {
 typedef int32_t lattn_device_type;
 enum { LATTN_CPU = 0, LATTN_CUDA = 1 };
 
-/* Which of the CUDA kernels serves a forward call. They agree within rounding; the choice is for tests and benchmarks. */
+/* Which of the CUDA kernels run the scans of a forward or backward call: the general ones, or those for Hopper. They
+ * agree within rounding; the choice is for tests and benchmarks. */
 typedef int32_t lattn_cuda_path;
 enum {
     LATTN_CUDA_PATH_AUTOMATIC = 0,
@@ -121,7 +122,7 @@ typedef struct lattn_problem {
     lattn_dtype dtype; /* of q, k, v, output and their gradients */
     lattn_device_type device_type;
     int32_t device_index; /* CUDA ordinal; ignored on the CPU */
-    lattn_cuda_path cuda_path; /* of the forward pass; ignored on the CPU and by the backward pass */
+    lattn_cuda_path cuda_path; /* ignored on the CPU */
     /* 1: the products of fp32 tensors on CUDA may round their factors to tf32; 0: they keep fp32's accuracy, as the
        gradient of the decay rate always does. Without effect on other types and on the CPU. */
     int32_t allow_tf32;
@@ -201,7 +202,7 @@ typedef struct lattn_support_query {
     lattn_dtype state_dtype; /* LATTN_OP_DECODE only */
     lattn_device_type device_type;
     int32_t device_index;
-    lattn_cuda_path cuda_path; /* LATTN_OP_FORWARD only */
+    lattn_cuda_path cuda_path; /* LATTN_OP_FORWARD and LATTN_OP_BACKWARD */
     int32_t allow_tf32;        /* that of lattn_problem; without effect on LATTN_OP_DECODE */
     int32_t reserved;          /* 0 */
     int64_t head_dim_qk;

@@ -1,5 +1,6 @@
 // Backward on CUDA: the scan with permuted arguments for dq, dk and dv, and the tangent scan for the decay rate.
 #include <algorithm>
+#include <utility>
 
 #include "common/dtype.h"
 #include "cuda/cuda.h"
@@ -7,7 +8,7 @@
 #include "cuda/decay_grad/decay_grad_params.h"
 #include "cuda/group_sum/group_sum_params.h"
 #include "cuda/host/views.h"
-#include "cuda/scan/scan_launch.h"
+#include "cuda/scan_call.h"
 
 namespace lattn::cuda {
 namespace {
@@ -20,6 +21,8 @@ struct Workspace {
     uint64_t zero_row_bytes = 0;
     uint64_t decay_partial = 0; // double [Hv, B, row_slices, value_slices]
     uint64_t head_partial = 0;  // float [B, Hv, N, D]: dq or dk per value head, where heads are grouped
+    uint64_t scan = 0;          // of one scan after the other
+    uint64_t scan_bytes = 0;
     uint64_t bytes = 0;
 
     uint64_t take(uint64_t size) {
@@ -65,53 +68,109 @@ public:
           stream_(static_cast<CUstream>(params.stream)),
           plan_(plan_workspace(params)) {}
 
+    Status plan(uint64_t& bytes) {
+        for (const auto& [wanted, call] : {std::pair{wants_grad_q(), grad_q_call()},
+                                           {wants_grad_k(), grad_k_call()},
+                                           {wants_grad_v(), grad_v_call()}}) {
+            uint64_t scan_bytes = 0;
+            if (wanted) LATTN_RETURN_IF_ERROR(scan_workspace_bytes(device_, call, scan_bytes));
+            plan_.scan_bytes = std::max(plan_.scan_bytes, scan_bytes);
+        }
+        plan_.scan = plan_.take(plan_.scan_bytes);
+        bytes = plan_.bytes;
+        return ok();
+    }
+
+    // After plan().
     Status run() {
         LATTN_RETURN_IF_ERROR(check_workspace(params_.workspace, params_.workspace_bytes, plan_.bytes));
-        q_ = input_view(params_.q, problem_, problem_.heads_qk);
-        k_ = input_view(params_.k, problem_, problem_.heads_qk);
-        v_ = input_view(params_.v, problem_, problem_.heads_v);
-        LATTN_RETURN_IF_ERROR(make_grad_output());
-        LATTN_RETURN_IF_ERROR(run_grad_q());
-        LATTN_RETURN_IF_ERROR(run_grad_k());
-        LATTN_RETURN_IF_ERROR(run_grad_v());
+        if (plan_.zero_row_bytes > 0)
+            LATTN_RETURN_IF_ERROR(device_.clear(workspace<void>(plan_.zero_row), plan_.zero_row_bytes, stream_));
+        if (wants_grad_q()) LATTN_RETURN_IF_ERROR(run_grouped(grad_q_call(), params_.grad_q));
+        if (wants_grad_k()) LATTN_RETURN_IF_ERROR(run_grouped(grad_k_call(), params_.grad_k));
+        if (wants_grad_v()) LATTN_RETURN_IF_ERROR(run_scan(device_, grad_v_call()));
         return run_grad_decay_rate();
     }
 
 private:
+    bool wants_grad_q() const { return params_.grad_q.data != nullptr; }
+    bool wants_grad_k() const { return params_.grad_k.data != nullptr; }
+    bool wants_grad_v() const { return params_.grad_v.data != nullptr || params_.grad_history.data != nullptr; }
+
     template <typename T>
     T* workspace(uint64_t offset) const {
-        return reinterpret_cast<T*>(static_cast<char*>(params_.workspace) + offset);
+        return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(params_.workspace) + offset);
     }
 
-    Status make_grad_output() {
-        if (params_.grad_output.data != nullptr) {
-            grad_output_ = input_view(params_.grad_output, problem_, problem_.heads_v);
-            return ok();
-        }
-        grad_output_ = {workspace<void>(plan_.zero_row), 0, 0, 0, 1, 1};
-        return device_.clear(grad_output_.data, plan_.zero_row_bytes, stream_);
+    BoxedView q() const { return {"q", params_.q, problem_.heads_qk, problem_.head_dim_qk}; }
+    BoxedView k() const { return {"k", params_.k, problem_.heads_qk, problem_.head_dim_qk}; }
+    BoxedView v() const { return {"v", params_.v, problem_.heads_v, problem_.head_dim_v}; }
+
+    BoxedView grad_output() const {
+        lattn_view view = params_.grad_output;
+        if (view.data == nullptr) view = {workspace<void>(plan_.zero_row), 0, 0, 0};
+        return {"grad_output", view, problem_.heads_v, problem_.head_dim_v};
+    }
+
+    TensorView input(const BoxedView& tensor) const { return input_view(tensor.view, problem_, tensor.heads); }
+
+    // A gradient with the heads of q and k: of every value head in the workspace, where heads are grouped.
+    BoxedView grouped(const char* name, lattn_view view) const {
+        const int64_t row = problem_.head_dim_qk;
+        if (is_grouped(problem_) && view.data != nullptr)
+            view = {workspace<void>(plan_.head_partial), problem_.heads_v * problem_.tokens * row,
+                    problem_.tokens * row, row};
+        return {name, view, is_grouped(problem_) ? problem_.heads_v : problem_.heads_qk, row};
+    }
+
+    ScanCall scan_call(const BoxedView& a, const BoxedView& b, const BoxedView& c, const BoxedView& out,
+                       bool backwards) const {
+        ScanCall call{problem_,         a,      b, c, out, params_.decay_rate, workspace<void>(plan_.scan),
+                      plan_.scan_bytes, stream_};
+        call.backwards = backwards;
+        return call;
+    }
+
+    // dq = scan(do, v, k), carrying S^T.
+    ScanCall grad_q_call() const {
+        ScanCall call = scan_call(grad_output(), v(), k(), grouped("grad_q", params_.grad_q), false);
+        call.out_is_float = is_grouped(problem_);
+        call.initial = transposed(state_view(params_.history));
+        return call;
+    }
+
+    StateView final_grad() const { return states_view(params_.grad_states, problem_.state_count - 1); }
+    StateView block_grads() const {
+        return has_block_states(problem_) ? states_view(params_.grad_states, 0) : StateView{};
+    }
+
+    // dk = scan(v, do, q) backwards, carrying A^T.
+    ScanCall grad_k_call() const {
+        ScanCall call = scan_call(v(), grad_output(), q(), grouped("grad_k", params_.grad_k), true);
+        call.out_is_float = is_grouped(problem_);
+        call.initial = transposed(final_grad());
+        call.block_grads = transposed(block_grads());
+        return call;
+    }
+
+    // dv = scan(k, q, do) backwards, carrying A, whose last value is the gradient of the history.
+    ScanCall grad_v_call() const {
+        ScanCall call =
+            scan_call(k(), q(), grad_output(), {"grad_v", params_.grad_v, problem_.heads_v, problem_.head_dim_v}, true);
+        call.initial = final_grad();
+        call.block_grads = block_grads();
+        call.final = state_view(params_.grad_history);
+        return call;
     }
 
     // Runs a scan whose output is the gradient of a tensor with the heads of q and k.
-    Status run_grouped(ScanParams scan, const lattn_view& grad) {
-        const int64_t element_bytes = static_cast<int64_t>(dtype_bytes(problem_.dtype));
-        if (!is_grouped(problem_)) {
-            scan.out = output_view(grad, problem_, problem_.heads_qk, element_bytes);
-            return launch_scan(device_, problem_, scan, stream_);
-        }
+    Status run_grouped(const ScanCall& call, const lattn_view& grad) {
+        LATTN_RETURN_IF_ERROR(run_scan(device_, call));
+        if (!is_grouped(problem_)) return ok();
         const int64_t row = problem_.head_dim_qk;
-        scan.out = {workspace<void>(plan_.head_partial),
-                    problem_.heads_v * problem_.tokens * row,
-                    problem_.tokens * row,
-                    row,
-                    1,
-                    1};
-        scan.out_is_float = 1;
-        LATTN_RETURN_IF_ERROR(launch_scan(device_, problem_, scan, stream_));
-
         GroupSumParams sum{};
         sum.partial = workspace<const float>(plan_.head_partial);
-        sum.out = output_view(grad, problem_, problem_.heads_qk, element_bytes);
+        sum.out = output_view(grad, problem_, problem_.heads_qk, static_cast<int64_t>(dtype_bytes(problem_.dtype)));
         sum.rows = problem_.batch * problem_.heads_qk * problem_.tokens;
         sum.tokens = problem_.tokens;
         sum.heads_qk = static_cast<int32_t>(problem_.heads_qk);
@@ -124,71 +183,17 @@ private:
         return device_.launch(kernel, blocks, stream_, sum);
     }
 
-    // dq = scan(do, v, k), carrying S^T.
-    Status run_grad_q() {
-        if (params_.grad_q.data == nullptr) return ok();
-        ScanParams scan = scan_params(problem_, params_.decay_rate);
-        scan.a = grad_output_;
-        scan.b = v_;
-        scan.c = k_;
-        scan.row_dim = static_cast<int32_t>(problem_.head_dim_v);
-        scan.value_dim = static_cast<int32_t>(problem_.head_dim_qk);
-        scan.initial = transposed(state_view(params_.history));
-        return run_grouped(scan, params_.grad_q);
-    }
-
-    // A backward scan that starts from the gradient of the final state.
-    ScanParams backward_scan() const {
-        ScanParams scan = scan_params(problem_, params_.decay_rate);
-        scan.backwards = 1;
-        scan.shift = 0;
-        scan.read_scale = 1.0f;
-        scan.update_scale = static_cast<float>(problem_.scale);
-        scan.initial = states_view(params_.grad_states, problem_.state_count - 1);
-        if (has_block_states(problem_)) scan.block_grads = states_view(params_.grad_states, 0);
-        return scan;
-    }
-
-    // dk = scan(v, do, q) backwards, carrying A^T.
-    Status run_grad_k() {
-        if (params_.grad_k.data == nullptr) return ok();
-        ScanParams scan = backward_scan();
-        scan.a = v_;
-        scan.b = grad_output_;
-        scan.c = q_;
-        scan.row_dim = static_cast<int32_t>(problem_.head_dim_v);
-        scan.value_dim = static_cast<int32_t>(problem_.head_dim_qk);
-        scan.initial = transposed(scan.initial);
-        scan.block_grads = transposed(scan.block_grads);
-        return run_grouped(scan, params_.grad_k);
-    }
-
-    // dv = scan(k, q, do) backwards, carrying A, whose last value is the gradient of the history.
-    Status run_grad_v() {
-        if (params_.grad_v.data == nullptr && params_.grad_history.data == nullptr) return ok();
-        ScanParams scan = backward_scan();
-        scan.a = k_;
-        scan.b = q_;
-        scan.c = grad_output_;
-        scan.row_dim = static_cast<int32_t>(problem_.head_dim_qk);
-        scan.value_dim = static_cast<int32_t>(problem_.head_dim_v);
-        scan.final = state_view(params_.grad_history);
-        scan.out =
-            output_view(params_.grad_v, problem_, problem_.heads_v, static_cast<int64_t>(dtype_bytes(problem_.dtype)));
-        return launch_scan(device_, problem_, scan, stream_);
-    }
-
     Status run_grad_decay_rate() {
         if (params_.grad_decay_rate == nullptr) return ok();
         DecayGradParams grad{};
-        grad.q = q_;
-        grad.k = k_;
-        grad.v = v_;
-        grad.grad_output = grad_output_;
+        grad.q = input(q());
+        grad.k = input(k());
+        grad.v = input(v());
+        grad.grad_output = input(grad_output());
         grad.decay_rate = static_cast<const float*>(params_.decay_rate);
         grad.initial = state_view(params_.history);
-        grad.final_grad = states_view(params_.grad_states, problem_.state_count - 1);
-        if (has_block_states(problem_)) grad.block_grads = states_view(params_.grad_states, 0);
+        grad.final_grad = final_grad();
+        grad.block_grads = block_grads();
         grad.partial = workspace<double>(plan_.decay_partial);
         grad.batch = problem_.batch;
         grad.tokens = problem_.tokens;
@@ -214,14 +219,14 @@ private:
     Device& device_;
     CUstream stream_;
     Workspace plan_;
-    TensorView q_{}, k_{}, v_{}, grad_output_{};
 };
 
 } // namespace
 
 Status backward_workspace_size(const lattn_backward_params& params, uint64_t& bytes) {
-    bytes = plan_workspace(params).bytes;
-    return ok();
+    Device* device = nullptr;
+    LATTN_RETURN_IF_ERROR(Device::get(params.problem.device_index, device));
+    return Backward(params, *device).plan(bytes);
 }
 
 Status backward(const lattn_backward_params& params) {
@@ -229,7 +234,10 @@ Status backward(const lattn_backward_params& params) {
     LATTN_RETURN_IF_ERROR(check_head_dim("head_dim_v", params.problem.head_dim_v));
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(params.problem.device_index, device));
-    return Backward(params, *device).run();
+    Backward backward(params, *device);
+    uint64_t bytes = 0;
+    LATTN_RETURN_IF_ERROR(backward.plan(bytes));
+    return backward.run();
 }
 
 } // namespace lattn::cuda

@@ -61,6 +61,15 @@ TEST_P(SanitizeHopper, SegmentsOfWholeSequences) {
         check_forward(hopper_case(sizes_of(1, 1, device().multiprocessors(), 2048 + 70, d, 16, 1024)));
 }
 
+TEST_P(SanitizeHopper, Backward) {
+    for (int64_t tokens : {200, 2048 + 70}) {
+        Case c = hopper_case(sizes_of(1, 1, 2, tokens, 104, 40, 128));
+        c.rates = {0.001, 0.05};
+        c.backward = true;
+        check_forward_and_backward(c);
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, SanitizeHopper, ::testing::ValuesIn(targets(kHopperTypes)), target_name);
 
 } // namespace

@@ -74,8 +74,11 @@ SegmentedScanParams scan_params(Problem& problem) {
     params.value_dim = static_cast<int32_t>(s.head_dim_v);
     params.value_slices = static_cast<int32_t>((s.head_dim_v + 63) / 64);
     params.segments = static_cast<int32_t>((s.tokens + kSegmentTokens - 1) / kSegmentTokens);
-    params.pair_scale = static_cast<float>(c.scale);
-    params.read_scale = params.pair_scale;
+    params.end_chunk = static_cast<int32_t>((s.tokens + 63) / 64);
+    params.short_chunk = params.end_chunk - 1;
+    params.short_tokens = static_cast<int32_t>(s.tokens - params.short_chunk * 64);
+    params.scale = static_cast<float>(c.scale);
+    params.state_scale = params.inverse_state_scale = 1;
     return params;
 }
 

@@ -10,26 +10,22 @@ namespace lattn::cuda {
 Status describe(const lattn_support_query& query, const char*& name) {
     LATTN_RETURN_IF_ERROR(check_head_dim("head_dim_qk", query.head_dim_qk));
     LATTN_RETURN_IF_ERROR(check_head_dim("head_dim_v", query.head_dim_v));
+    const bool scans = query.operation != LATTN_OP_DECODE;
+    // Backward: the scans for dq and dk.
+    const int64_t row_dim = query.operation == LATTN_OP_BACKWARD ? query.head_dim_v : query.head_dim_qk;
     int kernel = 0;
-    switch (query.operation) {
-        case LATTN_OP_FORWARD:
-            LATTN_RETURN_IF_ERROR(find_scan(query.dtype, query.allow_tf32 != 0, query.head_dim_qk, kernel));
-            break;
-        case LATTN_OP_BACKWARD: // the scan for dq and dk
-            LATTN_RETURN_IF_ERROR(find_scan(query.dtype, query.allow_tf32 != 0, query.head_dim_v, kernel));
-            break;
-        default:
-            LATTN_RETURN_IF_ERROR(find_kernel(Operation::kDecode, query.dtype, query.state_dtype, 0, kernel));
-    }
+    if (scans)
+        LATTN_RETURN_IF_ERROR(find_scan(query.dtype, query.allow_tf32 != 0, row_dim, kernel));
+    else
+        LATTN_RETURN_IF_ERROR(find_kernel(Operation::kDecode, query.dtype, query.state_dtype, 0, kernel));
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(query.device_index, device));
-    if (query.operation == LATTN_OP_FORWARD && query.cuda_path == LATTN_CUDA_PATH_HOPPER) {
-        LATTN_RETURN_IF_ERROR(find_segmented_scan(*device, query.dtype, query.head_dim_qk, kernel));
-    } else if (query.operation == LATTN_OP_FORWARD && query.cuda_path == LATTN_CUDA_PATH_AUTOMATIC) {
+    if (scans && query.cuda_path == LATTN_CUDA_PATH_HOPPER) {
+        LATTN_RETURN_IF_ERROR(find_segmented_scan(*device, query.dtype, row_dim, kernel));
+    } else if (scans && query.cuda_path == LATTN_CUDA_PATH_AUTOMATIC) {
         const LastErrorKept kept;
         int segmented = 0;
-        if (find_segmented_scan(*device, query.dtype, query.head_dim_qk, segmented).code == LATTN_OK)
-            kernel = segmented;
+        if (find_segmented_scan(*device, query.dtype, row_dim, segmented).code == LATTN_OK) kernel = segmented;
     }
     name = kernel_at(kernel).name;
     return ok();

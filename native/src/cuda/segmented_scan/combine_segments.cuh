@@ -24,8 +24,12 @@ __device__ void combine_segments(const SegmentedScanParams& p) {
     const int column = sequence % p.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
 
     ptx::let_next_kernel_start();
-    const SegmentSums<Config> sums(p.decay_rate[head]);
-    if (sums.forgets()) { // S is U
+    const SegmentSums<Config> sums(p, head);
+    float decay = sums.decay_over_segment(0);
+    // Where a head forgets, S is U, and there are sums of the segments before jobs alone.
+    int segments = p.summed_segments;
+    if (sums.forgets()) segments = decay > 0.0f && p.segments_per_job == 1 ? 1 : 0;
+    if (segments == 0) {
         // One block waits, or this kernel might be over before the sums are there.
         if (index == static_cast<int>(threadIdx.x)) ptx::wait_for_prior_kernel();
         return;
@@ -33,22 +37,23 @@ __device__ void combine_segments(const SegmentedScanParams& p) {
     float before = 0.0f;
     if (p.initial.data != nullptr && row < p.row_dim && column < p.value_dim)
         before = p.initial.data[sequence / p.value_slices / p.heads * p.initial.stride_b + head * p.initial.stride_h +
-                                row * p.initial.stride_row + column * p.initial.stride_column];
-    const float decay = sums.decay_at_end(Config::kChunksPerSegment);
+                                row * p.initial.stride_row + column * p.initial.stride_column] *
+                 p.inverse_state_scale;
     ptx::wait_for_prior_kernel();                               // for the sums
     const int first_entry = Config::kBeforeInRegisters ? 0 : 1; // that of the second segment
     float* state = p.workspace + (int64_t{sequence} * p.state_entries + first_entry) * Config::kStateFloats + index;
     constexpr int kBatch = 16; // loads under way at once
 #pragma unroll 1
-    for (int segment = 1; segment <= p.summed_segments; segment += kBatch, state += kBatch * Config::kStateFloats) {
+    for (int segment = 1; segment <= segments; segment += kBatch, state += kBatch * Config::kStateFloats) {
         float sum[kBatch] = {};
 #pragma unroll
         for (int next = 0; next < kBatch; ++next)
-            if (segment + next <= p.summed_segments) sum[next] = state[next * Config::kStateFloats];
+            if (segment + next <= segments) sum[next] = state[next * Config::kStateFloats];
 #pragma unroll
         for (int next = 0; next < kBatch; ++next) {
-            if (segment + next > p.summed_segments) break;
+            if (segment + next > segments) break;
             before = fmaf(decay, before, sum[next]);
+            if (segment + next == 1) decay = sums.decay_over_segment(1);
             if ((segment + next) % p.segments_per_job == 0) state[next * Config::kStateFloats] = before;
         }
     }

@@ -20,14 +20,22 @@ __device__ __forceinline__ int chunks_in_sum(float rate) {
                : min(static_cast<int>(kForgottenNats / (rate * Config::kChunk)) + 1, Config::kChunksPerSegment);
 }
 
+// Tokens of chunks [begin, end).
+template <typename Config>
+__device__ __forceinline__ float tokens_between(const SegmentedScanParams& p, int begin, int end) {
+    const bool with_short = begin <= p.short_chunk && p.short_chunk < end;
+    return static_cast<float>((end - begin) * Config::kChunk - (with_short ? Config::kChunk - p.short_tokens : 0));
+}
+
 // Where the sums of a head begin: at segments, and within them where what came before is forgotten at their end.
 template <typename Config>
 struct SegmentSums {
+    const SegmentedScanParams& p;
     float rate;
     int restart; // chunk of a segment, 0: none
 
-    __device__ explicit SegmentSums(float rate_)
-        : rate(rate_), restart(Config::kChunksPerSegment - chunks_in_sum<Config>(rate_)) {}
+    __device__ SegmentSums(const SegmentedScanParams& p_, int head)
+        : p(p_), rate(p_.decay_rate[head]), restart(Config::kChunksPerSegment - chunks_in_sum<Config>(rate)) {}
 
     // Whether the state at a segment's end holds nothing from before the segment.
     __device__ bool forgets() const { return restart > 0; }
@@ -35,7 +43,7 @@ struct SegmentSums {
     // Of the sum that a chunk belongs to.
     __device__ int first_chunk(int chunk) const {
         const int in_segment = chunk % Config::kChunksPerSegment;
-        return chunk - in_segment + (in_segment >= restart ? restart : 0);
+        return max(chunk - in_segment + (in_segment >= restart ? restart : 0), p.first_chunk);
     }
 
     __device__ int end_chunk(int chunk) const {
@@ -44,15 +52,18 @@ struct SegmentSums {
     }
 
     // Tokens of the sum that come before a chunk.
-    __device__ float tokens_before(int chunk) const {
-        return static_cast<float>((chunk - first_chunk(chunk)) * Config::kChunk);
+    __device__ float tokens_before(int chunk) const { return tokens_between<Config>(p, first_chunk(chunk), chunk); }
+
+    // What S has decayed by at the end of the sum that `chunk` follows. The first segment may be too short to forget.
+    __device__ float decay_at_end(int chunk) const {
+        const bool ends_segment = chunk % Config::kChunksPerSegment == 0;
+        if (ends_segment && forgets() && chunk - Config::kChunksPerSegment + restart > p.first_chunk) return 0.0f;
+        return expf(-rate * tokens_between<Config>(p, first_chunk(chunk - 1), chunk));
     }
 
-    // What S has decayed by at the end of the sum that `chunk` follows.
-    __device__ float decay_at_end(int chunk) const {
-        if (chunk % Config::kChunksPerSegment == 0 && forgets()) return 0.0f;
-        const int chunks = forgets() ? restart : Config::kChunksPerSegment;
-        return expf(-rate * static_cast<float>(chunks * Config::kChunk));
+    // The same at the end of a segment, counted from 0.
+    __device__ float decay_over_segment(int segment) const {
+        return decay_at_end((segment + 1) * Config::kChunksPerSegment);
     }
 };
 
@@ -125,15 +136,14 @@ struct ScanLayout {
                 index /= count;
                 return place;
             };
-            const int chunks = static_cast<int>((p.tokens + kChunk - 1) / kChunk);
             if constexpr (kWithOutput) {
                 row_part = 0;
                 slice = take(p.value_slices);
                 head = take(p.heads);
                 batch = take(p.batch);
-                const int job_chunks = p.split ? p.segments_per_job * Config::kChunksPerSegment : chunks;
-                first_chunk = index * job_chunks;
-                end_chunk = min(first_chunk + job_chunks, chunks);
+                const int job_chunks = p.split ? p.segments_per_job * Config::kChunksPerSegment : p.end_chunk;
+                first_chunk = max(index * job_chunks, p.first_chunk);
+                end_chunk = min((index + 1) * job_chunks, p.end_chunk);
             } else {
                 // The last heads first: by custom they decay slowest, so their sums take longest.
                 row_part = take(p.row_parts / kSumSide) * kSumSide;
@@ -142,9 +152,9 @@ struct ScanLayout {
                 batch = take(p.batch);
                 head = p.heads - 1 - index;
                 end_chunk = next_segment * Config::kChunksPerSegment;
-                first_chunk = end_chunk - chunks_in_sum<Config>(p.decay_rate[head]);
-                if (SegmentSums<Config>(p.decay_rate[head]).forgets() && next_segment % p.segments_per_job != 0)
-                    first_chunk = end_chunk; // no job asks for it
+                const SegmentSums<Config> sums(p, head);
+                const bool needed = !sums.forgets() || next_segment % p.segments_per_job == 0;
+                first_chunk = needed ? sums.first_chunk(end_chunk - 1) : end_chunk;
             }
         }
 
@@ -164,9 +174,12 @@ struct ScanLayout {
         return p.split ? ptx::Keep::kShortly : ptx::Keep::kNormally;
     }
 
-    // Tokens of a chunk; only the last one of a sequence may have fewer than kChunk.
     __device__ static int tokens_of(const SegmentedScanParams& p, int chunk) {
-        return static_cast<int>(min(int64_t{kChunk}, p.tokens - int64_t{chunk} * kChunk));
+        return chunk == p.short_chunk ? p.short_tokens : kChunk;
+    }
+
+    __device__ static int first_token(const SegmentedScanParams& p, int chunk) {
+        return (p.backwards ? p.end_chunk - 1 - chunk : chunk) * kChunk;
     }
 
     // False, which the compiler cannot know: see ptx::hold.

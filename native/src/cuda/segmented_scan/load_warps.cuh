@@ -55,7 +55,7 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide> {
                 ptx::mbarrier_wait(empty[ring.index], ring.parity ^ 1);
                 if (ptx::elect_one()) {
                     ptx::mbarrier_arrive_expect_bytes(full[ring.index], bytes);
-                    load(job, chunk * kChunk, ring.index);
+                    load(job, Layout::first_token(p, chunk), ring.index);
                 }
                 __syncwarp();
             }

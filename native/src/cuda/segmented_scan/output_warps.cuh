@@ -59,11 +59,11 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
         ptx::wgmma_commit();
     }
 
-    // Weights of this thread's elements of a chunk's tiles, the same in every chunk of a job. The distance i - j of an
+    // Weights of this thread's elements of a chunk's tiles, the same in every chunk of a job. The distance of an
     // element's tokens follows from the column within its tile of 8 columns, and from half - tile, half of its 16 rows.
     struct Weights {
         float rate;
-        float pair[9][2]; // g^(i-j) for j <= i: [half - tile + 7][column % 2]
+        float pair[9][2]; // g^distance where it is not negative: [half - tile + 7][column % 2]
 
         __device__ Weights(const SegmentedScanParams& p, const Job& job) : rate(p.decay_rate[job.head]) {
             const int lane = static_cast<int>(this_thread() % 32);
@@ -71,8 +71,9 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
             for (int i = 0; i < 9; ++i) {
 #pragma unroll
                 for (int column = 0; column < 2; ++column) {
-                    const int distance = first_row() + (i - 7) * 8 - (lane % 4 * 2 + column);
-                    pair[i][column] = distance >= 0 ? p.pair_scale * expf(-rate * static_cast<float>(distance)) : 0.0f;
+                    const int later = first_row() + (i - 7) * 8 - (lane % 4 * 2 + column);
+                    const int distance = p.backwards ? -later : later;
+                    pair[i][column] = distance >= 0 ? p.scale * expf(-rate * static_cast<float>(distance)) : 0.0f;
                 }
             }
         }
@@ -81,11 +82,14 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
             return pair[i / 2 % 2 - i / 4 + 7][i % 2];
         }
 
-        // g^(i+1) of this thread's two rows i.
-        __device__ void of_state(const SegmentedScanParams& p, float (&weight)[2]) const {
+        // g^(i+shift) of this thread's two rows of a chunk of so many tokens.
+        __device__ void of_state(const SegmentedScanParams& p, int tokens, float (&weight)[2]) const {
 #pragma unroll
-            for (int half = 0; half < 2; ++half)
-                weight[half] = p.read_scale * expf(-rate * static_cast<float>(first_row() + half * 8 + 1));
+            for (int half = 0; half < 2; ++half) {
+                const int row = first_row() + half * 8;
+                const int steps = p.backwards ? max(tokens - 1 - row, 0) : row + 1;
+                weight[half] = p.scale * expf(-rate * static_cast<float>(steps));
+            }
         }
 
         __device__ static int first_row() {
@@ -139,6 +143,25 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
         for (int i = 0; i < 32; ++i) tile[i] *= scale[i / 4 * 8 + lane % 4 * 2 + i % 2];
     }
 
+    // This warp's 16 rows of a chunk's output, as fp32.
+    __device__ static void store_floats(const SegmentedScanParams& p, const ChunkTile& values, const Job& job,
+                                        int chunk) {
+        const int lane = static_cast<int>(this_thread() % 32);
+        const int first_column = job.value_column() + lane % 4 * 2;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = warp_row() + lane / 4 + half * 8;
+            if (row >= Layout::tokens_of(p, chunk)) continue;
+            const int64_t token = Layout::first_token(p, chunk) + row;
+            float* out = p.float_out + ((int64_t{job.batch} * p.heads + job.head) * p.tokens + token) * p.value_dim;
+#pragma unroll
+            for (int i = 0; i < 32; ++i) {
+                const int column = first_column + i / 4 * 8 + i % 2;
+                if (i / 2 % 2 == half && column < p.value_dim) out[column] = values[i];
+            }
+        }
+    }
+
     // This warp's 16 rows of a chunk's output, through `tile` in shared memory.
     __device__ static void store_output(const SegmentedScanParams& p, const ChunkTile& values, char* tile,
                                         const Job& job, int chunk) {
@@ -159,7 +182,8 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
         ptx::fence_async_shared();
         __syncwarp();
         if (stores) {
-            ptx::store_box(p.out.map, tile + row * 128, {job.value_column(), chunk * kChunk + row, job.head, job.batch},
+            ptx::store_box(p.out.map, tile + row * 128,
+                           {job.value_column(), Layout::first_token(p, chunk) + row, job.head, job.batch},
                            Layout::keep_of_output(p));
             ptx::commit_stores();
         }
@@ -179,7 +203,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
     };
 
     __device__ static void run_chunk(const SegmentedScanParams& p, Shared& shared, const Rings& rings,
-                                     const Weights& weights, ChunkTile& out) {
+                                     const Weights& weights, int tokens, ChunkTile& out) {
         auto& exchange = shared.exchange;
         const bool never = Layout::never(p);
         Rows rows;
@@ -208,7 +232,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
         if constexpr (Element::kScaled) scale_columns(out, exchange.state_scale[rings.state.index]);
         Layout::arrive_at_state(exchange.state_empty[rings.state.index]);
         float state_weight[2];
-        weights.of_state(p, state_weight);
+        weights.of_state(p, tokens, state_weight);
         multiply_rows_by(out, state_weight);
         if constexpr (Element::kScaled) score_scale.divide(out);
         add_values(weighted, shared.stage[rings.stage.index].c, out);
@@ -232,9 +256,12 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
 #pragma unroll 1
             for (; next < chunks; next += Config::kOutputGroups) {
                 ChunkTile out;
-                run_chunk(p, shared, rings, weights, out);
-                store_output(p, out, shared.exchange.out[group * kBuffers + rings.out.index], job,
-                             job.first_chunk + next);
+                const int chunk = job.first_chunk + next;
+                run_chunk(p, shared, rings, weights, Layout::tokens_of(p, chunk), out);
+                if (p.written == kFloatOut)
+                    store_floats(p, out, job, chunk);
+                else if (p.written == kElementOut)
+                    store_output(p, out, shared.exchange.out[group * kBuffers + rings.out.index], job, chunk);
                 rings.advance(Config::kOutputGroups);
                 rings.out.advance();
             }

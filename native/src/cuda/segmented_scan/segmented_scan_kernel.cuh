@@ -55,7 +55,7 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
         } else if (threadIdx.x == 32) {
             if (kWithOutput) {
                 ptx::prefetch_map(p.a.map);
-                ptx::prefetch_map(p.out.map);
+                if (p.written == kElementOut) ptx::prefetch_map(p.out.map);
             }
             ptx::prefetch_map(p.b.map);
             ptx::prefetch_map(p.c.map);

@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <climits>
+#include <cmath>
 
 #include "common/dtype.h"
 #include "common/problem.h"
-#include "cuda/host/tensor_map.h"
-#include "cuda/host/views.h"
 #include "cuda/segmented_scan/segmented_scan_config.h"
 
 namespace lattn::cuda {
@@ -73,9 +72,10 @@ void choose_jobs(Plan& plan, int64_t multiprocessors) {
 }
 
 // What of a plan follows from the sizes alone.
-Plan sizes_of(const lattn_problem& problem, int64_t row_dim) {
+Plan sizes_of(const ScanCall& call, int64_t row_dim) {
+    const lattn_problem& problem = call.problem;
     Plan plan{};
-    plan.value_slices = ceil_div(problem.head_dim_v, kValueCols);
+    plan.value_slices = ceil_div(call.value_dim(), kValueCols);
     plan.sequences = problem.batch * problem.heads_v * plan.value_slices;
     plan.segments = ceil_div(problem.tokens, kSegmentTokens);
     plan.row_parts = row_dim / kSumRows;
@@ -83,8 +83,8 @@ Plan sizes_of(const lattn_problem& problem, int64_t row_dim) {
     return plan;
 }
 
-Plan make_plan(const Device& device, const lattn_problem& problem, int64_t row_dim) {
-    Plan plan = sizes_of(problem, row_dim);
+Plan make_plan(const Device& device, const ScanCall& call, int64_t row_dim) {
+    Plan plan = sizes_of(call, row_dim);
     choose_jobs(plan, device.multiprocessors());
     // Without room in registers S has a place there, in the first segment too: fast heads forget within it.
     const int64_t outside_registers = row_dim > kBeforeInRegistersDim ? 1 : 0;
@@ -96,66 +96,81 @@ Plan make_plan(const Device& device, const lattn_problem& problem, int64_t row_d
     return plan;
 }
 
-// The tensors as the copy engine sees them.
-struct BoxedViews {
-    BoxedView q, k, v, output;
+ScanOut written_by(const ScanCall& call) {
+    if (call.out.view.data == nullptr) return kNoOut;
+    return call.out_is_float ? kFloatOut : kElementOut;
+}
 
-    explicit BoxedViews(const lattn_forward_params& params)
-        : q{"q", params.q, params.problem.heads_qk, params.problem.head_dim_qk},
-          k{"k", params.k, params.problem.heads_qk, params.problem.head_dim_qk},
-          v{"v", params.v, params.problem.heads_v, params.problem.head_dim_v},
-          output{"output", params.output, params.problem.heads_v, params.problem.head_dim_v} {}
-};
+void set_chunks(const ScanCall& call, const Plan& plan, SegmentedScanParams& scan) {
+    const int64_t tokens = call.problem.tokens;
+    const int64_t chunks = ceil_div(tokens, kChunk);
+    const int64_t end = call.backwards ? plan.segments * (kSegmentTokens / kChunk) : chunks;
+    scan.backwards = call.backwards;
+    scan.first_chunk = static_cast<int32_t>(end - chunks);
+    scan.end_chunk = static_cast<int32_t>(end);
+    scan.short_chunk = call.backwards ? scan.first_chunk : scan.end_chunk - 1;
+    scan.short_tokens = static_cast<int32_t>(tokens - (chunks - 1) * kChunk);
+}
+
+// Backwards, states are kept divided by the scale, so its inverse must be an ordinary number.
+Status check_scale(const ScanCall& call) {
+    constexpr double kLargest = 1 << 30;
+    const double magnitude = std::abs(call.problem.scale);
+    if (!call.backwards || (magnitude <= kLargest && magnitude >= 1 / kLargest)) return ok();
+    return error(LATTN_NOT_SUPPORTED, "the Hopper kernel needs a scale of magnitude 2^-30 to 2^30 backwards, not %g",
+                 call.problem.scale);
+}
 
 } // namespace
 
-Status find_segmented_scan(const Device& device, lattn_dtype dtype, int64_t head_dim_qk, int& kernel) {
+Status find_segmented_scan(const Device& device, lattn_dtype dtype, int64_t row_dim, int& kernel) {
     if (device.compute_capability() != kCapability || device.driver().TensorMapEncodeTiled == nullptr ||
         device.driver().LaunchKernelEx == nullptr)
         return error(LATTN_NOT_SUPPORTED, "the Hopper kernel needs compute capability 9.0 and driver 525 or newer");
-    if (find_kernel(Operation::kSegmentedScan, dtype, 0, head_dim_qk, kernel).code == LATTN_OK) return ok();
+    if (find_kernel(Operation::kSegmentedScan, dtype, 0, row_dim, kernel).code == LATTN_OK) return ok();
     return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes bfloat16 and float16, not %s", dtype_name(dtype));
 }
 
-Status check_segmented_scan(const Device& device, const lattn_forward_params& params, int& kernel) {
-    const lattn_problem& problem = params.problem;
-    LATTN_RETURN_IF_ERROR(find_segmented_scan(device, problem.dtype, problem.head_dim_qk, kernel));
+Status check_segmented_scan(const Device& device, const ScanCall& call, int& kernel) {
+    const lattn_problem& problem = call.problem;
+    LATTN_RETURN_IF_ERROR(find_segmented_scan(device, problem.dtype, call.row_dim(), kernel));
     if (problem.tokens == 0 || problem.batch == 0)
         return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes no empty problem");
-    const Plan sizes = sizes_of(problem, kernel_at(kernel).row_dim);
+    const Plan sizes = sizes_of(call, kernel_at(kernel).row_dim);
     const int64_t parts = sizes.sequences * sizes.segments * sizes.row_parts;
     if (parts > INT_MAX)
         return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes at most %d parts of work, not %lld", INT_MAX,
                      static_cast<long long>(parts));
-    const BoxedViews views(params);
-    LATTN_RETURN_IF_ERROR(check_boxed(problem, views.q));
-    LATTN_RETURN_IF_ERROR(check_boxed(problem, views.k));
-    LATTN_RETURN_IF_ERROR(check_boxed(problem, views.v));
-    return check_boxed(problem, views.output);
+    LATTN_RETURN_IF_ERROR(check_scale(call));
+    for (const BoxedView* tensor : {&call.a, &call.b, &call.c}) LATTN_RETURN_IF_ERROR(check_boxed(problem, *tensor));
+    return written_by(call) == kElementOut ? check_boxed(problem, call.out) : ok();
 }
 
-uint64_t segmented_scan_workspace_bytes(const Device& device, const lattn_forward_params& params, int kernel) {
-    return make_plan(device, params.problem, kernel_at(kernel).row_dim).workspace_bytes();
+uint64_t segmented_scan_workspace_bytes(const Device& device, const ScanCall& call, int kernel) {
+    return make_plan(device, call, kernel_at(kernel).row_dim).workspace_bytes();
 }
 
-Status launch_segmented_scan(Device& device, const lattn_forward_params& params, int kernel) {
-    const lattn_problem& problem = params.problem;
-    const Plan plan = make_plan(device, problem, kernel_at(kernel).row_dim);
-    LATTN_RETURN_IF_ERROR(check_workspace(params.workspace, params.workspace_bytes, plan.workspace_bytes()));
+Status launch_segmented_scan(Device& device, const ScanCall& call, int kernel) {
+    const lattn_problem& problem = call.problem;
+    const Plan plan = make_plan(device, call, kernel_at(kernel).row_dim);
+    LATTN_RETURN_IF_ERROR(check_workspace(call.workspace, call.workspace_bytes, plan.workspace_bytes()));
 
     SegmentedScanParams scan{};
-    const BoxedViews views(params);
-    LATTN_RETURN_IF_ERROR(encode_boxed(device.driver(), problem, views.q, kChunk, scan.a));
-    LATTN_RETURN_IF_ERROR(encode_boxed(device.driver(), problem, views.k, kChunk, scan.b));
-    LATTN_RETURN_IF_ERROR(encode_boxed(device.driver(), problem, views.v, kChunk, scan.c));
-    LATTN_RETURN_IF_ERROR(encode_boxed(device.driver(), problem, views.output, kOutputRows, scan.out));
-    scan.decay_rate = static_cast<const float*>(params.decay_rate);
-    scan.initial = state_view(params.history);
-    if (params.states.data != nullptr) {
-        scan.final = states_view(params.states, problem.state_count - 1);
-        if (has_block_states(problem)) scan.block_states = states_view(params.states, 0);
-    }
-    scan.workspace = static_cast<float*>(params.workspace);
+    const auto encode = [&](const BoxedView& tensor, uint32_t tokens, BoxedTensor& boxed) {
+        return encode_boxed(device.driver(), problem, tensor, tokens, boxed);
+    };
+    LATTN_RETURN_IF_ERROR(encode(call.a, kChunk, scan.a));
+    LATTN_RETURN_IF_ERROR(encode(call.b, kChunk, scan.b));
+    LATTN_RETURN_IF_ERROR(encode(call.c, kChunk, scan.c));
+    scan.written = written_by(call);
+    if (scan.written == kElementOut) LATTN_RETURN_IF_ERROR(encode(call.out, kOutputRows, scan.out));
+    if (scan.written == kFloatOut) scan.float_out = static_cast<float*>(call.out.view.data);
+    scan.decay_rate = static_cast<const float*>(call.decay_rate);
+    scan.initial = call.initial;
+    scan.final = call.final;
+    scan.block_states = call.block_states;
+    scan.block_grads = call.block_grads;
+    scan.workspace = static_cast<float*>(call.workspace);
     scan.state_entries = static_cast<int32_t>(plan.state_entries);
     scan.row_parts = static_cast<int32_t>(plan.row_parts);
     scan.split = plan.split();
@@ -164,20 +179,22 @@ Status launch_segmented_scan(Device& device, const lattn_forward_params& params,
     scan.segments_per_job = static_cast<int32_t>(plan.segments_per_job);
     scan.tokens = problem.tokens;
     scan.block_size = problem.block_size;
+    set_chunks(call, plan, scan);
     scan.batch = static_cast<int32_t>(problem.batch);
     scan.heads = static_cast<int32_t>(problem.heads_v);
-    scan.row_dim = static_cast<int32_t>(problem.head_dim_qk);
-    scan.value_dim = static_cast<int32_t>(problem.head_dim_v);
+    scan.row_dim = static_cast<int32_t>(call.row_dim());
+    scan.value_dim = static_cast<int32_t>(call.value_dim());
     scan.value_slices = static_cast<int32_t>(plan.value_slices);
     scan.segments = static_cast<int32_t>(plan.segments);
-    scan.pair_scale = static_cast<float>(problem.scale);
-    scan.read_scale = scan.pair_scale;
+    scan.scale = static_cast<float>(problem.scale);
+    scan.state_scale = call.backwards ? scan.scale : 1.0f;
+    scan.inverse_state_scale = 1.0f / scan.state_scale;
 
     // The kernels of a call, and those of the next one, start during the one before them and wait themselves.
     const auto launch = [&](Operation operation, int64_t blocks) {
         int pass = 0;
-        LATTN_RETURN_IF_ERROR(find_kernel(operation, problem.dtype, 0, problem.head_dim_qk, pass));
-        return device.launch(pass, blocks, static_cast<CUstream>(params.stream), scan, Start::kDuringPrior);
+        LATTN_RETURN_IF_ERROR(find_kernel(operation, problem.dtype, 0, call.row_dim(), pass));
+        return device.launch(pass, blocks, call.stream, scan, Start::kDuringPrior);
     };
     if (plan.split())
         LATTN_RETURN_IF_ERROR(plan.wide_sums

@@ -1,11 +1,16 @@
 // Parameters of the segmented scan, shared by host and device code.
 //
-// The scan of scan_params.h, forwards, with the sequence cut into segments of kSegmentTokens tokens. Within a segment U
-// is the state of its own tokens alone and S the state before it; the state is X = g^n S + U after n of its tokens, and
+// The scan of scan_params.h with the sequence cut into segments of kSegmentTokens tokens. Within a segment U is the
+// state of its own tokens alone and S the state before it; the state is X = g^n S + U after n of its tokens, and
 //
-//   out_i = read_scale * g^(i+1) X^T a_i + pair_scale * sum_{j<=i} g^(i-j) (a_i . b_j) c_j
-//   U    <- g^m U + sum_j g^(m-1-j) b_j (x) c_j                                          chunk of m tokens, i, j in it
-//   S    <- g^L S + U, U <- 0                                                            after a segment of L tokens
+//   out_i = scale * g^(i+shift) X^T a_i + scale * sum_{j<=i} g^(i-j) (a_i . b_j) c_j
+//   U    <- g^m U + sum_j g^(m-shift-j) b_j (x) c_j                      chunk of m tokens, i, j in it in scan order
+//   S    <- g^L S + U, U <- 0                                            after a segment of L tokens
+//
+// with shift 1 forwards and 0 backwards. Segments and chunks begin at multiples of their lengths, counted from the
+// call's first token whatever the direction: backwards the first ones may be short. Chunks are numbered in scan order,
+// so that segments begin at multiples of their chunks: forwards from 0, backwards from what the first segment lacks.
+// States outside are state_scale times those here: backwards the scale is that of the update.
 //
 // Where heads decay fast, U of a segment's end holds its last R tokens alone, those before them weigh less than 2^-40
 // there: after L - R tokens of the segment S <- g^(L-R) S + U, U <- 0, X = g^(n-(L-R)) S + U; and S <- U at its end.
@@ -27,6 +32,12 @@ struct BoxedTensor {
     int32_t repeats_heads;
 };
 
+enum ScanOut : int32_t {
+    kElementOut, // `out`
+    kFloatOut,   // `float_out`
+    kNoOut,      // states alone are wanted
+};
+
 struct SegmentedScanParams {
     BoxedTensor a;           // [B, H, N, A]
     BoxedTensor b;           // [B, H, N, A]
@@ -35,7 +46,10 @@ struct SegmentedScanParams {
     const float* decay_rate; // [H], nats per token
     StateView initial;       // [B, H, A, E]
     StateView final;         // [B, H, A, E]
-    StateView block_states;  // [B, H, blocks, A, E]: the state before each block is written here
+    StateView block_states;  // [B, H, blocks, A, E]: forwards, the state before each block is written here
+    StateView block_grads;   // [B, H, blocks, A, E]: backwards, added to the state once the block is passed
+    float* float_out;        // [B, H, N, E], contiguous
+    ScanOut written;
     // [B * H * value_slices, state_entries] states as registers hold them; NULL if state_entries is 0.
     //   split:      U of a segment from the pass over sums, at the entry of the segment after it
     //   combined:   S of that segment instead, if a job begins there
@@ -48,6 +62,11 @@ struct SegmentedScanParams {
     int32_t segments_per_job;
     int64_t tokens;
     int64_t block_size; // tokens, a multiple of the chunk
+    int32_t backwards;
+    int32_t first_chunk; // of the sequence
+    int32_t end_chunk;
+    int32_t short_chunk; // the one that may have fewer tokens: forwards the last, backwards the first
+    int32_t short_tokens;
     int32_t batch;
     int32_t heads;
     int32_t row_dim;         // A
@@ -55,8 +74,9 @@ struct SegmentedScanParams {
     int32_t value_slices;    // ceil(E / columns per CTA)
     int32_t segments;        // ceil(tokens / kSegmentTokens)
     int32_t summed_segments; // those before the last job of a sequence, if split
-    float pair_scale;
-    float read_scale;
+    float scale;
+    float state_scale;
+    float inverse_state_scale;
 };
 
 } // namespace lattn::cuda

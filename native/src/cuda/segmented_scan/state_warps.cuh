@@ -72,15 +72,16 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
         const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
         const int first_row = lane % 4 * 2;
         const int column = job.value_column() + Layout::warp_in_group() * 16 + lane / 4;
+        const int first = job.row_part * kSumRows + first_row; // row parts are of the pass over sums
         float* element = view.data + job.batch * view.stride_b + job.head * view.stride_h + block * view.stride_block +
-                         first_row * view.stride_row + column * view.stride_column;
+                         first * view.stride_row + column * view.stride_column;
 #pragma unroll
         for (int tile = 0; tile < kRowDim / 8; ++tile) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
 #pragma unroll
                 for (int pair = 0; pair < 2; ++pair) {
-                    if (tile * 8 + first_row + pair < p.row_dim && column + half * 8 < p.value_dim)
+                    if (tile * 8 + first + pair < p.row_dim && column + half * 8 < p.value_dim)
                         visit(tile * 4 + half * 2 + pair,
                               element[pair * view.stride_row + half * 8 * view.stride_column]);
                 }
@@ -102,7 +103,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
     __device__ static void write_state(const SegmentedScanParams& p, const StateView& view, int64_t block,
                                        const Job& job, float decay, const Before& before, const State& sum) {
         for_each_value(p, view, block, job,
-                       [&](int i, float& element) { element = combined(decay, before[i], sum[i]); });
+                       [&](int i, float& element) { element = p.state_scale * combined(decay, before[i], sum[i]); });
     }
 
     // Where this thread's values of S of a segment lie in the workspace. Without a split all segments share one place.
@@ -133,7 +134,8 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
 #pragma unroll
                 for (int i = 0; i < kStateValues; ++i) before.set(i, 0.0f);
             }
-            for_each_value(p, p.initial, 0, job, [&](int i, float element) { before.set(i, element); });
+            for_each_value(p, p.initial, 0, job,
+                           [&](int i, float element) { before.set(i, element * p.inverse_state_scale); });
         }
         if constexpr (Config::kBeforeInRegisters) {
             if (p.split && !p.combined) combine_sums(p, job, sums, before);
@@ -144,9 +146,9 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
     // S <- g^L S + U for every segment before the job.
     __device__ static void combine_sums(const SegmentedScanParams& p, const Job& job, const Sums& sums,
                                         Before& before) {
-        const float decay = sums.decay_at_end(Config::kChunksPerSegment);
 #pragma unroll 1
         for (int segment = sums.forgets() ? max(job.segment(), 1) : 1; segment <= job.segment(); ++segment) {
+            const float decay = sums.decay_over_segment(segment - 1);
             const float* sum = workspace_state(p, job, segment);
 #pragma unroll
             for (int i = 0; i < kStateValues; ++i) before.set(i, carried_on(decay, before[i], sum[i * kGroupThreads]));
@@ -212,15 +214,17 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
         typename Element::WeightPair pair[kTokenSteps][2];
 
         // Beyond the chunk's tokens b and c are zero; any finite weight will do.
-        __device__ Weights(float rate, int tokens) {
+        __device__ Weights(const SegmentedScanParams& p, float rate, int tokens) {
             tokens = ptx::opaque(tokens); // or weights that are formed for every chunk would stay in registers
 #pragma unroll
             for (int step = 0; step < kTokenSteps; ++step) {
 #pragma unroll
                 for (int u = 0; u < 2; ++u) {
-                    const int last = tokens - 1 - (step * 16 + u * 8 + static_cast<int>(threadIdx.x) % 4 * 2);
-                    pair[step][u] = Element::weight_pair(expf(-rate * static_cast<float>(max(last, 0))),
-                                                         expf(-rate * static_cast<float>(max(last - 1, 0))));
+                    const int token = step * 16 + u * 8 + static_cast<int>(threadIdx.x) % 4 * 2;
+                    const int first = p.backwards ? token + 1 : max(tokens - 1 - token, 0);
+                    const int second = p.backwards ? token + 2 : max(tokens - 2 - token, 0);
+                    pair[step][u] = Element::weight_pair(expf(-rate * static_cast<float>(first)),
+                                                         expf(-rate * static_cast<float>(second)));
                 }
             }
         }
@@ -294,6 +298,11 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
                 const int block_chunks = chunks_of_block(p);
                 end_chunk = min(end_chunk, (chunk / block_chunks + 1) * block_chunks);
             }
+            if (p.block_grads.data != nullptr) {
+                const int block_chunks = chunks_of_block(p);
+                end_chunk = min(end_chunk, p.end_chunk - (p.end_chunk - 1 - chunk) / block_chunks * block_chunks);
+            }
+            if (Layout::tokens_of(p, chunk) < kChunk) end_chunk = chunk + 1;
             if (Layout::tokens_of(p, end_chunk - 1) < kChunk && chunk + 1 < end_chunk) --end_chunk;
             if (end_chunk < job.end_chunk && Layout::tokens_of(p, end_chunk) < kChunk && chunk + 1 < end_chunk)
                 --end_chunk;
@@ -307,6 +316,14 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
         return kWithOutput && p.block_states.data != nullptr;
     }
 
+    // Adds the gradient of the state before the block that begins, in token order, where `chunk` begins in scan order.
+    __device__ static void add_block_grad(const SegmentedScanParams& p, const Job& job, int chunk, State& sum) {
+        const int chunks = p.end_chunk - chunk; // of the tokens before the block
+        if (p.block_grads.data == nullptr || chunks % chunks_of_block(p) != 0) return;
+        for_each_value(p, p.block_grads, chunks / chunks_of_block(p), job,
+                       [&](int i, float element) { sum[i] += element * p.inverse_state_scale; });
+    }
+
     __device__ static int chunks_of_block(const SegmentedScanParams& p) {
         return static_cast<int>(min(p.block_size / kChunk, int64_t{1} << 24));
     }
@@ -314,11 +331,11 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
     // b_offset, c_offset: of this warpgroup's tiles in a stage.
     __device__ static void run_job(const SegmentedScanParams& p, Shared& shared, const Job& job, Rings& rings,
                                    int b_offset, int c_offset) {
-        const float rate = p.decay_rate[job.head];
-        const Sums sums(rate);
+        const Sums sums(p, job.head);
+        const float rate = sums.rate;
         State sum = {};
         Before before = state_before(p, job, sums);
-        Weights weights(rate, Layout::tokens_of(p, job.first_chunk));
+        Weights weights(p, rate, Layout::tokens_of(p, job.first_chunk));
         WeightedValues weighted;
         ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
         weigh_values(shared.stage[rings.stage.index].c + c_offset, weights, weighted);
@@ -332,7 +349,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
                 write_state(p, p.block_states, chunk / chunks_of_block(p), job, expf(-rate * sums.tokens_before(chunk)),
                             before, sum);
             Run run(p, job, chunk, sums);
-            if (run.next_tokens < kChunk) weights = Weights(rate, run.next_tokens);
+            if (run.next_tokens < kChunk) weights = Weights(p, rate, run.next_tokens);
 #pragma unroll 1
             for (; chunk < run.end_chunk; ++chunk) {
                 if constexpr (kWithOutput) {
@@ -364,19 +381,21 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
                     end_adding(p, weighted, sum);
                     // Weights of fp32 are formed here: there are no registers to keep them in.
                     if (has_next)
-                        weigh_values(c, Element::kPackedWeights ? weights : Weights(rate, run.next_tokens), weighted);
+                        weigh_values(c, Element::kPackedWeights ? weights : Weights(p, rate, run.next_tokens),
+                                     weighted);
                 }
                 Layout::arrive_warp(shared.empty[stage]);
             }
+            add_block_grad(p, job, chunk, sum);
         }
 
         if constexpr (!kWithOutput) {
             float* state = workspace_state(p, job, job.end_chunk / Config::kChunksPerSegment);
 #pragma unroll
             for (int i = 0; i < kStateValues; ++i) state[i * kGroupThreads] = sum[i];
-        } else if (p.final.data != nullptr && int64_t{job.end_chunk} * kChunk >= p.tokens) {
-            const int64_t begin = int64_t{sums.first_chunk(job.end_chunk - 1)} * kChunk;
-            write_state(p, p.final, 0, job, expf(-rate * static_cast<float>(p.tokens - begin)), before, sum);
+        } else if (p.final.data != nullptr && job.end_chunk == p.end_chunk) {
+            const int begin = sums.first_chunk(job.end_chunk - 1);
+            write_state(p, p.final, 0, job, expf(-rate * tokens_between<Config>(p, begin, job.end_chunk)), before, sum);
         }
     }
 
