@@ -12,7 +12,7 @@ internal static unsafe class Workspace
     /// <param name="inputs">Of the call.</param>
     /// <param name="results">Output, states and, if the backward pass is meant too, dq, dk and dv.</param>
     /// <param name="blockSize">Tokens per returned state.</param>
-    /// <param name="path">Of the forward pass.</param>
+    /// <param name="path">Of both passes.</param>
     /// <returns>The larger one of both passes: the forward pass has freed its own before the backward pass.</returns>
     public static long BytesOf(SequenceInputs inputs, Tensor[] results, long blockSize, CudaPath path)
     {

@@ -10,6 +10,9 @@ namespace LightningAttn.Interop;
 /// <param name="AllowTf32">Whether products of float32 tensors on CUDA may round their factors to tf32.</param>
 internal sealed record AttentionOptions(long BlockSize, double Scale, bool BlockStates, bool AllowTf32 = false)
 {
+    /// <summary>Of the thread that makes the call: its backward pass runs on another one.</summary>
+    internal CudaPath CudaPath { get; } = Kernels.CudaPath;
+
     internal long StateCount(long tokens) => BlockStates ? ((tokens + BlockSize - 1) / BlockSize) + 1 : 1;
 }
 
@@ -38,7 +41,7 @@ internal static unsafe class Kernels
     /// <summary>torch's CPU allocator aligns to less than the ABI asks of a workspace.</summary>
     private const long WorkspaceAlignment = 256;
 
-    /// <summary>The path of this thread's forward calls, for tests and benchmarks.</summary>
+    /// <summary>The path of this thread's calls and of their backward passes, for tests and benchmarks.</summary>
     [ThreadStatic]
     internal static CudaPath CudaPath;
 
@@ -322,7 +325,7 @@ internal static unsafe class Kernels
             Dtype = (int)v.dtype,
             DeviceType = (int)v.device_type,
             DeviceIndex = v.device_index,
-            CudaPath = (int)CudaPath,
+            CudaPath = (int)options.CudaPath,
             AllowTf32 = options.AllowTf32 ? 1 : 0,
         };
     }

@@ -1,6 +1,6 @@
 // Backward on CUDA: the scan with permuted arguments for dq, dk and dv, and the tangent scan for the decay rate.
 #include <algorithm>
-#include <utility>
+#include <vector>
 
 #include "common/dtype.h"
 #include "cuda/cuda.h"
@@ -15,14 +15,18 @@ namespace {
 
 constexpr uint64_t kAlignment = 256;
 
+struct ScanWorkspace {
+    uint64_t offset = 0;
+    uint64_t bytes = 0;
+};
+
 // Regions of the workspace, by offset. An unused region has no bytes.
 struct Workspace {
     uint64_t zero_row = 0; // one row of zeros that stands for an absent grad_output
     uint64_t zero_row_bytes = 0;
     uint64_t decay_partial = 0; // double [Hv, B, row_slices, value_slices]
     uint64_t head_partial = 0;  // float [B, Hv, N, D]: dq or dk per value head, where heads are grouped
-    uint64_t scan = 0;          // of one scan after the other
-    uint64_t scan_bytes = 0;
+    ScanWorkspace scan_q, scan_k, scan_v;
     uint64_t bytes = 0;
 
     uint64_t take(uint64_t size) {
@@ -69,14 +73,9 @@ public:
           plan_(plan_workspace(params)) {}
 
     Status plan(uint64_t& bytes) {
-        for (const auto& [wanted, call] : {std::pair{wants_grad_q(), grad_q_call()},
-                                           {wants_grad_k(), grad_k_call()},
-                                           {wants_grad_v(), grad_v_call()}}) {
-            uint64_t scan_bytes = 0;
-            if (wanted) LATTN_RETURN_IF_ERROR(scan_workspace_bytes(device_, call, scan_bytes));
-            plan_.scan_bytes = std::max(plan_.scan_bytes, scan_bytes);
-        }
-        plan_.scan = plan_.take(plan_.scan_bytes);
+        LATTN_RETURN_IF_ERROR(plan_scan(wants_grad_q(), grad_q_call(), plan_.scan_q));
+        LATTN_RETURN_IF_ERROR(plan_scan(wants_grad_k(), grad_k_call(), plan_.scan_k));
+        LATTN_RETURN_IF_ERROR(plan_scan(wants_grad_v(), grad_v_call(), plan_.scan_v));
         bytes = plan_.bytes;
         return ok();
     }
@@ -86,9 +85,7 @@ public:
         LATTN_RETURN_IF_ERROR(check_workspace(params_.workspace, params_.workspace_bytes, plan_.bytes));
         if (plan_.zero_row_bytes > 0)
             LATTN_RETURN_IF_ERROR(device_.clear(workspace<void>(plan_.zero_row), plan_.zero_row_bytes, stream_));
-        if (wants_grad_q()) LATTN_RETURN_IF_ERROR(run_grouped(grad_q_call(), params_.grad_q));
-        if (wants_grad_k()) LATTN_RETURN_IF_ERROR(run_grouped(grad_k_call(), params_.grad_k));
-        if (wants_grad_v()) LATTN_RETURN_IF_ERROR(run_scan(device_, grad_v_call()));
+        LATTN_RETURN_IF_ERROR(is_grouped(problem_) ? run_grouped_scans() : run_all_scans());
         return run_grad_decay_rate();
     }
 
@@ -124,16 +121,13 @@ private:
     }
 
     ScanCall scan_call(const BoxedView& a, const BoxedView& b, const BoxedView& c, const BoxedView& out,
-                       bool backwards) const {
-        ScanCall call{problem_,         a,      b, c, out, params_.decay_rate, workspace<void>(plan_.scan),
-                      plan_.scan_bytes, stream_};
-        call.backwards = backwards;
-        return call;
+                       const ScanWorkspace& region) const {
+        return {problem_, a, b, c, out, params_.decay_rate, workspace<void>(region.offset), region.bytes, stream_};
     }
 
     // dq = scan(do, v, k), carrying S^T.
     ScanCall grad_q_call() const {
-        ScanCall call = scan_call(grad_output(), v(), k(), grouped("grad_q", params_.grad_q), false);
+        ScanCall call = scan_call(grad_output(), v(), k(), grouped("grad_q", params_.grad_q), plan_.scan_q);
         call.out_is_float = is_grouped(problem_);
         call.initial = transposed(state_view(params_.history));
         return call;
@@ -146,7 +140,8 @@ private:
 
     // dk = scan(v, do, q) backwards, carrying A^T.
     ScanCall grad_k_call() const {
-        ScanCall call = scan_call(v(), grad_output(), q(), grouped("grad_k", params_.grad_k), true);
+        ScanCall call = scan_call(v(), grad_output(), q(), grouped("grad_k", params_.grad_k), plan_.scan_k);
+        call.backwards = true;
         call.out_is_float = is_grouped(problem_);
         call.initial = transposed(final_grad());
         call.block_grads = transposed(block_grads());
@@ -155,18 +150,44 @@ private:
 
     // dv = scan(k, q, do) backwards, carrying A, whose last value is the gradient of the history.
     ScanCall grad_v_call() const {
-        ScanCall call =
-            scan_call(k(), q(), grad_output(), {"grad_v", params_.grad_v, problem_.heads_v, problem_.head_dim_v}, true);
+        ScanCall call = scan_call(k(), q(), grad_output(),
+                                  {"grad_v", params_.grad_v, problem_.heads_v, problem_.head_dim_v}, plan_.scan_v);
+        call.backwards = true;
         call.initial = final_grad();
         call.block_grads = block_grads();
         call.final = state_view(params_.grad_history);
         return call;
     }
 
-    // Runs a scan whose output is the gradient of a tensor with the heads of q and k.
-    Status run_grouped(const ScanCall& call, const lattn_view& grad) {
-        LATTN_RETURN_IF_ERROR(run_scan(device_, call));
-        if (!is_grouped(problem_)) return ok();
+    Status plan_scan(bool wanted, const ScanCall& call, ScanWorkspace& region) {
+        if (!wanted) return ok();
+        LATTN_RETURN_IF_ERROR(scan_workspace_bytes(device_, call, region.bytes));
+        region.offset = plan_.take(region.bytes);
+        return ok();
+    }
+
+    Status run_all_scans() {
+        std::vector<ScanCall> calls;
+        if (wants_grad_q()) calls.push_back(grad_q_call());
+        if (wants_grad_k()) calls.push_back(grad_k_call());
+        if (wants_grad_v()) calls.push_back(grad_v_call());
+        return run_scans(device_, calls);
+    }
+
+    // One after the other: dq and dk of value heads take the same place.
+    Status run_grouped_scans() {
+        if (wants_grad_q()) {
+            LATTN_RETURN_IF_ERROR(run_scans(device_, {grad_q_call()}));
+            LATTN_RETURN_IF_ERROR(sum_groups(params_.grad_q));
+        }
+        if (wants_grad_k()) {
+            LATTN_RETURN_IF_ERROR(run_scans(device_, {grad_k_call()}));
+            LATTN_RETURN_IF_ERROR(sum_groups(params_.grad_k));
+        }
+        return wants_grad_v() ? run_scans(device_, {grad_v_call()}) : ok();
+    }
+
+    Status sum_groups(const lattn_view& grad) {
         const int64_t row = problem_.head_dim_qk;
         GroupSumParams sum{};
         sum.partial = workspace<const float>(plan_.head_partial);

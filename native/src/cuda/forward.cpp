@@ -38,7 +38,7 @@ Status forward(const lattn_forward_params& params) {
     LATTN_RETURN_IF_ERROR(check_head_dim("head_dim_v", params.problem.head_dim_v));
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(params.problem.device_index, device));
-    return run_scan(*device, scan_of(params));
+    return run_scans(*device, {scan_of(params)});
 }
 
 } // namespace lattn::cuda

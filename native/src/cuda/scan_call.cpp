@@ -54,10 +54,20 @@ Status scan_workspace_bytes(const Device& device, const ScanCall& call, uint64_t
     return ok();
 }
 
-Status run_scan(Device& device, const ScanCall& call) {
-    int kernel = kNone;
-    LATTN_RETURN_IF_ERROR(choose_segmented_scan(device, call, kernel));
-    return kernel != kNone ? launch_segmented_scan(device, call, kernel) : run_general_scan(device, call);
+Status run_scans(Device& device, const std::vector<ScanCall>& calls) {
+    std::vector<ScanCall> segmented;
+    std::vector<int> kernels;
+    for (const ScanCall& call : calls) {
+        int kernel = kNone;
+        LATTN_RETURN_IF_ERROR(choose_segmented_scan(device, call, kernel));
+        if (kernel == kNone) {
+            LATTN_RETURN_IF_ERROR(run_general_scan(device, call));
+        } else {
+            segmented.push_back(call);
+            kernels.push_back(kernel);
+        }
+    }
+    return launch_segmented_scans(device, segmented, kernels);
 }
 
 } // namespace lattn::cuda

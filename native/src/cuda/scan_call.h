@@ -2,6 +2,8 @@
 // three, with permuted arguments.
 #pragma once
 
+#include <vector>
+
 #include "cuda/host/device.h"
 #include "cuda/host/tensor_map.h"
 
@@ -25,6 +27,8 @@ struct ScanCall {
 };
 
 Status scan_workspace_bytes(const Device& device, const ScanCall& call, uint64_t& bytes);
-Status run_scan(Device& device, const ScanCall& call);
+
+// Runs scans that need nothing of each other, with workspaces of their own.
+Status run_scans(Device& device, const std::vector<ScanCall>& calls);
 
 } // namespace lattn::cuda

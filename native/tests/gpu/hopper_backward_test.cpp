@@ -22,8 +22,8 @@ protected:
 TEST_P(HopperBackward, EveryHeadSize) {
     std::vector<std::pair<int64_t, int64_t>> sizes = {{16, 16}, {64, 128}, {128, 72}, {136, 96}, {256, 192}};
     if (device().multiprocessors() >= 64) // an emulated GPU has few, and takes long
-        for (int64_t d : {16, 64, 96, 128, 136, 192, 256})
-            for (int64_t e : {16, 64, 72, 128, 192, 256}) sizes.push_back({d, e});
+        for (int64_t d : {64, 96, 128, 192, 256})
+            for (int64_t e : {64, 128, 192}) sizes.push_back({d, e});
     for (const auto& [d, e] : sizes) {
         Case c = backward_case(sizes_of(1, 1, 1, 200, d, e));
         c.rates = {0.02};

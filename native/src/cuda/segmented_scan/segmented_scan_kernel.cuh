@@ -60,9 +60,10 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
             ptx::prefetch_map(p.b.map);
             ptx::prefetch_map(p.c.map);
         }
-        // The first pass of a call waits for what wrote the inputs. The passes after it start once it has waited.
+        // The first kernel of a call waits for what wrote the inputs. Those after it start once it has waited. Where a
+        // scan waits for sums, its state warps do so.
         if (!kWithOutput || !p.split) {
-            ptx::wait_for_prior_kernel();
+            if (!p.overlaps) ptx::wait_for_prior_kernel();
             ptx::let_next_kernel_start();
         }
         if constexpr (!kWithOutput) {
@@ -79,6 +80,8 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
             if constexpr (kMovesRegisters)
                 ptx::take_registers<kWithOutput ? Config::kStateRegisters : Layout::SumConfig::kRegisters>();
             StateWarps<T, kRowDim, kSumSide>::run(p, shared, group);
+            // No kernel is complete before the one before it is.
+            if (p.overlaps) ptx::wait_for_prior_kernel();
         } else if (kWithOutput && group <= Config::kOutputGroups) {
             if constexpr (kWithOutput) {
                 ptx::take_registers<Config::kOutputRegisters>();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 #include <cmath>
+#include <vector>
 
 #include "common/dtype.h"
 #include "common/problem.h"
@@ -150,12 +151,10 @@ uint64_t segmented_scan_workspace_bytes(const Device& device, const ScanCall& ca
     return make_plan(device, call, kernel_at(kernel).row_dim).workspace_bytes();
 }
 
-Status launch_segmented_scan(Device& device, const ScanCall& call, int kernel) {
-    const lattn_problem& problem = call.problem;
-    const Plan plan = make_plan(device, call, kernel_at(kernel).row_dim);
-    LATTN_RETURN_IF_ERROR(check_workspace(call.workspace, call.workspace_bytes, plan.workspace_bytes()));
+namespace {
 
-    SegmentedScanParams scan{};
+Status make_params(const Device& device, const ScanCall& call, const Plan& plan, SegmentedScanParams& scan) {
+    const lattn_problem& problem = call.problem;
     const auto encode = [&](const BoxedView& tensor, uint32_t tokens, BoxedTensor& boxed) {
         return encode_boxed(device.driver(), problem, tensor, tokens, boxed);
     };
@@ -189,21 +188,66 @@ Status launch_segmented_scan(Device& device, const ScanCall& call, int kernel) {
     scan.scale = static_cast<float>(problem.scale);
     scan.state_scale = call.backwards ? scan.scale : 1.0f;
     scan.inverse_state_scale = 1.0f / scan.state_scale;
+    return ok();
+}
 
-    // The kernels of a call, and those of the next one, start during the one before them and wait themselves.
-    const auto launch = [&](Operation operation, int64_t blocks) {
-        int pass = 0;
-        LATTN_RETURN_IF_ERROR(find_kernel(operation, problem.dtype, 0, call.row_dim(), pass));
-        return device.launch(pass, blocks, call.stream, scan, Start::kDuringPrior);
-    };
-    if (plan.split())
-        LATTN_RETURN_IF_ERROR(plan.wide_sums
-                                  ? launch(Operation::kWideSegmentSums, plan.sum_tiles() / SegmentSumConfig<2>::kGroups)
-                                  : launch(Operation::kSegmentSums, plan.sum_tiles()));
-    if (plan.combined)
+// The kernels of some independent scans, pass by pass. Each starts during the one before it on the stream, and waits
+// itself for what it needs: the first for the call's inputs, combining kernels and the first scan after them for all
+// passes before.
+class Launches {
+public:
+    Launches(Device& device, const ScanCall& call) : device_(device), stream_(call.stream) {}
+
+    Status sums(const ScanCall& call, const Plan& plan, SegmentedScanParams& scan) {
+        if (!plan.split()) return ok();
+        scan.overlaps = started_;
+        return plan.wide_sums
+                   ? launch(Operation::kWideSegmentSums, call, scan, plan.sum_tiles() / SegmentSumConfig<2>::kGroups)
+                   : launch(Operation::kSegmentSums, call, scan, plan.sum_tiles());
+    }
+
+    Status combine(const ScanCall& call, const Plan& plan, SegmentedScanParams& scan) {
+        if (!plan.combined) return ok();
+        return launch(Operation::kCombineSegments, call, scan, plan.sequences * (plan.state_floats / kCombineThreads));
+    }
+
+    Status scan(const ScanCall& call, const Plan& plan, SegmentedScanParams& scan) {
+        scan.overlaps = plan.split() ? waited_for_sums_ : started_;
+        waited_for_sums_ |= plan.split();
+        return launch(Operation::kSegmentedScan, call, scan, std::min<int64_t>(plan.jobs(), device_.multiprocessors()));
+    }
+
+private:
+    Status launch(Operation operation, const ScanCall& call, const SegmentedScanParams& scan, int64_t blocks) {
+        started_ = true;
+        int kernel = 0;
+        LATTN_RETURN_IF_ERROR(find_kernel(operation, call.problem.dtype, 0, call.row_dim(), kernel));
+        return device_.launch(kernel, blocks, stream_, scan, Start::kDuringPrior);
+    }
+
+    Device& device_;
+    CUstream stream_;
+    bool started_ = false;
+    bool waited_for_sums_ = false;
+};
+
+} // namespace
+
+Status launch_segmented_scans(Device& device, const std::vector<ScanCall>& calls, const std::vector<int>& kernels) {
+    std::vector<Plan> plans;
+    std::vector<SegmentedScanParams> params(calls.size());
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+        plans.push_back(make_plan(device, calls[i], kernel_at(kernels[i]).row_dim));
         LATTN_RETURN_IF_ERROR(
-            launch(Operation::kCombineSegments, plan.sequences * (plan.state_floats / kCombineThreads)));
-    return launch(Operation::kSegmentedScan, std::min<int64_t>(plan.jobs(), device.multiprocessors()));
+            check_workspace(calls[i].workspace, calls[i].workspace_bytes, plans[i].workspace_bytes()));
+        LATTN_RETURN_IF_ERROR(make_params(device, calls[i], plans[i], params[i]));
+    }
+    if (calls.empty()) return ok();
+    Launches launches(device, calls.front());
+    for (const auto pass : {&Launches::sums, &Launches::combine, &Launches::scan})
+        for (std::size_t i = 0; i < calls.size(); ++i)
+            LATTN_RETURN_IF_ERROR((launches.*pass)(calls[i], plans[i], params[i]));
+    return ok();
 }
 
 } // namespace lattn::cuda

@@ -14,6 +14,8 @@ Status check_segmented_scan(const Device& device, const ScanCall& call, int& ker
 
 // For a call that passed the check.
 uint64_t segmented_scan_workspace_bytes(const Device& device, const ScanCall& call, int kernel);
-Status launch_segmented_scan(Device& device, const ScanCall& call, int kernel);
+
+// Launches scans that need nothing of each other, on one stream, with workspaces of their own. `kernels`: of each call.
+Status launch_segmented_scans(Device& device, const std::vector<ScanCall>& calls, const std::vector<int>& kernels);
 
 } // namespace lattn::cuda

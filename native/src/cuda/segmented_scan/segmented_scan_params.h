@@ -57,6 +57,8 @@ struct SegmentedScanParams {
     float* workspace;
     int32_t state_entries;
     int32_t row_parts; // of 64 rows, in a state of the workspace
+    int32_t overlaps;  // whether this kernel needs nothing of the one before it, which began after the call's inputs
+                       // were there
     int32_t split;     // 1: jobs of segments_per_job segments, 0: one job walks all segments of a sequence
     int32_t combined;  // 1: by a pass over the sums, 0: every job combines them itself
     int32_t segments_per_job;
