@@ -9,17 +9,26 @@ internal sealed class GateException(string message) : Exception(message);
 /// <summary>Largest relative RMS errors of a head against the float64 recurrence; NaN if any is NaN.</summary>
 /// <param name="Output">Of the output.</param>
 /// <param name="State">Of the final state.</param>
-/// <param name="Gradients">Of dq, dk and dv; null where there are none.</param>
-internal readonly record struct Errors(double Output, double State, double? Gradients)
+/// <param name="Gradients">Null where there are none.</param>
+internal readonly record struct Errors(double Output, double State, GradientErrors? Gradients)
 {
     public Errors Or(Errors other) =>
         new(
             Worse(Output, other.Output),
             Worse(State, other.State),
-            Gradients is { } mine && other.Gradients is { } others ? Worse(mine, others) : null);
+            Gradients is { } mine && other.Gradients is { } others ? mine.Or(others) : null);
 
     // Math.Max would do, but says less plainly that NaN must win.
     public static double Worse(double a, double b) => double.IsNaN(a) || double.IsNaN(b) ? double.NaN : Math.Max(a, b);
+}
+
+/// <summary>The same of dq, dk and dv.</summary>
+internal readonly record struct GradientErrors(double Q, double K, double V)
+{
+    internal double Worst => Errors.Worse(Q, Errors.Worse(K, V));
+
+    public GradientErrors Or(GradientErrors other) =>
+        new(Errors.Worse(Q, other.Q), Errors.Worse(K, other.K), Errors.Worse(V, other.V));
 }
 
 /// <summary>
@@ -63,7 +72,7 @@ internal static class CorrectnessGate
     /// <param name="truth">Of the same inputs.</param>
     public static Errors ErrorsOf(Tensor output, Tensor state, Tensor[]? gradients, Truth truth)
     {
-        var errors = new Errors(0, 0, gradients is null ? null : 0);
+        var errors = new Errors(0, 0, gradients is null ? null : new GradientErrors(0, 0, 0));
         foreach (var (at, expected) in truth.Heads.Zip(truth.Results))
         {
             errors = errors.Or(new(
@@ -71,10 +80,10 @@ internal static class CorrectnessGate
                 RelativeRms(HeadOf(state, at), expected.State),
                 gradients is not [var q, var k, var v]
                     ? null
-                    : Errors.Worse(
+                    : new GradientErrors(
                         RelativeRms(HeadOf(q, at), expected.GradQ),
-                        Errors.Worse(
-                            RelativeRms(HeadOf(k, at), expected.GradK), RelativeRms(HeadOf(v, at), expected.GradV)))));
+                        RelativeRms(HeadOf(k, at), expected.GradK),
+                        RelativeRms(HeadOf(v, at), expected.GradV))));
         }
 
         return errors;
@@ -104,7 +113,7 @@ internal static class CorrectnessGate
     /// <exception cref="GateException">An error is above the ceiling or NaN.</exception>
     public static void Require(string what, Errors errors, ScalarType type)
     {
-        var worst = Errors.Worse(errors.Output, Errors.Worse(errors.State, errors.Gradients ?? 0));
+        var worst = Errors.Worse(errors.Output, Errors.Worse(errors.State, errors.Gradients?.Worst ?? 0));
         if (!(worst <= Ceiling(type)))
         {
             throw new GateException(

@@ -46,6 +46,14 @@ internal static unsafe partial class CudaDriver
         }
     }
 
+    /// <summary>Of the current device, whoever uses it.</summary>
+    public static long FreeBytes()
+    {
+        nuint free, total;
+        Check(cuMemGetInfo_v2(&free, &total), nameof(cuMemGetInfo_v2));
+        return (long)free;
+    }
+
     private static int Ordinal(int device)
     {
         int handle;
@@ -88,6 +96,9 @@ internal static unsafe partial class CudaDriver
 
     [LibraryImport(Library)]
     private static partial int cuCtxSetCurrent(nint context);
+
+    [LibraryImport(Library)]
+    private static partial int cuMemGetInfo_v2(nuint* free, nuint* total);
 
     [LibraryImport(Library)]
     private static partial int cuEventCreate(nint* created, uint flags);

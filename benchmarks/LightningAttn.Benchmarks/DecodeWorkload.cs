@@ -45,7 +45,7 @@ internal sealed class DecodeWorkload(Shape shape, ScalarType type, Device device
         Shape.Batch >= MinBatchOfLimits ? Limits.Decode(floorMicroseconds) : null;
 
     // Decoding takes no workspace.
-    protected override long ExtraBytesOf(Variant<DecodeInputs> variant, DecodeInputs inputs, Tensor[] results) => 0;
+    protected override long? ExtraBytesOf(Variant<DecodeInputs> variant, DecodeInputs inputs, Tensor[] results) => 0;
 
     private static (Tensor Output, Tensor? State) Decode(DecodeInputs inputs) =>
         (Functional.linear_decode_forward(

@@ -4,13 +4,16 @@ using static TorchSharp.torch;
 
 namespace LightningAttn.Benchmarks;
 
-/// <summary>What is measured: shapes of the forward, the forward + backward and the decode rows.</summary>
-internal sealed record ShapeLists(Shape[] Forward, Shape[] Backward, Shape[] Decode)
+/// <summary>
+/// What is measured: shapes of the forward, the forward + backward, the decode and the memory rows.
+/// </summary>
+internal sealed record ShapeLists(Shape[] Forward, Shape[] Backward, Shape[] Decode, Shape[] Memory)
 {
     public static ShapeLists Cpu { get; } = new(
         [new(1, 8, 2048, 64), new(1, 8, 2048, 128)],
         [new(1, 8, 2048, 64), new(1, 8, 2048, 128)],
-        [new(1, 8, 1, 64), new(1, 8, 1, 128), new(16, 8, 1, 128)]);
+        [new(1, 8, 1, 64), new(1, 8, 1, 128), new(16, 8, 1, 128)],
+        []);
 
     public static ShapeLists Cuda { get; } = new(
         [
@@ -19,7 +22,8 @@ internal sealed record ShapeLists(Shape[] Forward, Shape[] Backward, Shape[] Dec
             new(1, 8, 65536, 128),
         ],
         [new(1, 64, 8192, 128), new(4, 32, 4096, 128), new(8, 16, 2048, 128), new(1, 16, 32768, 128)],
-        [new(1, 64, 1, 128), new(4, 64, 1, 128), new(16, 64, 1, 128), new(64, 64, 1, 128), new(256, 64, 1, 128)]);
+        [new(1, 64, 1, 128), new(4, 64, 1, 128), new(16, 64, 1, 128), new(64, 64, 1, 128), new(256, 64, 1, 128)],
+        []);
 }
 
 /// <summary>What the command line says.</summary>
@@ -29,7 +33,7 @@ internal sealed record Options
 
     public required string? Type { get; init; }
 
-    /// <summary>The path of our forward passes.</summary>
+    /// <summary>The path of our kernels.</summary>
     public required CudaPath Path { get; init; }
 
     /// <summary>Null for the defaults of the device.</summary>

@@ -18,14 +18,20 @@ type.AcceptOnlyFromAmong("fp32", "bf16", "fp16");
 
 var path = new Option<string>("--path")
 {
-    Description = "Kernels of our forward passes on CUDA; general: mma.sync, hopper: wgmma.",
+    Description = "Our kernels on CUDA; general: mma.sync, hopper: wgmma.",
     DefaultValueFactory = _ => "automatic",
 };
 path.AcceptOnlyFromAmong("automatic", "general", "hopper");
 
 var forward = ShapeList("--forward", "B,H,N[,D];...", "forward");
-var backward = ShapeList("--backward", "B,H,N[,D];...", "forward + backward");
+var backward = ShapeList("--backward", "B,H,N[,D];...", "forward + backward and backward");
 var decode = ShapeList("--decode", "B,H[,D];...", "decode");
+
+var memory = new Option<string?>("--memory")
+{
+    Description = "Shapes of one forward + backward pass each, of which the peak of device memory is shown. CUDA only.",
+    HelpName = "B,H,N[,D];...",
+};
 
 var samples = new Option<int>("--samples")
 {
@@ -67,7 +73,7 @@ var chartsFrom = new Option<string[]>("--charts-from")
 
 var root = new RootCommand("Checks the operators against the float64 recurrence, then times them.")
 {
-    device, type, path, forward, backward, decode, samples, noCompare, json, charts, chartsFrom,
+    device, type, path, forward, backward, decode, memory, samples, noCompare, json, charts, chartsFrom,
 };
 root.SetAction(result => Run(() =>
 {
@@ -82,12 +88,13 @@ root.SetAction(result => Run(() =>
         Device = result.GetRequiredValue(device),
         Type = result.GetValue(type),
         Path = Enum.Parse<CudaPath>(result.GetRequiredValue(path), ignoreCase: true),
-        Shapes = new[] { forward, backward, decode }.All(option => result.GetValue(option) is null)
+        Shapes = new[] { forward, backward, decode, memory }.All(option => result.GetValue(option) is null)
             ? null
             : new ShapeLists(
                 Shape.ParseSequences(result.GetValue(forward) ?? ""),
                 Shape.ParseSequences(result.GetValue(backward) ?? ""),
-                Shape.ParseTokens(result.GetValue(decode) ?? "")),
+                Shape.ParseTokens(result.GetValue(decode) ?? ""),
+                Shape.ParseSequences(result.GetValue(memory) ?? "")),
         Samples = result.GetValue(samples),
         NoCompare = result.GetValue(noCompare),
         JsonFile = result.GetValue(json),
@@ -111,7 +118,7 @@ return parsed.Invoke(new() { EnableDefaultExceptionHandler = false });
 
 static Option<string?> ShapeList(string name, string form, string rows) => new(name)
 {
-    Description = $"Shapes of the {rows} rows. With none of the three options: the defaults of the device. D: 128.",
+    Description = $"Shapes of the {rows} rows. Without any shapes: the defaults of the device. D: 128.",
     HelpName = form,
 };
 

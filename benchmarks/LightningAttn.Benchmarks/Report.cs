@@ -80,8 +80,17 @@ internal sealed class Report : IDisposable
             Judged(row.Limits?.TargetMicroseconds, row.MeetsTarget),
             $"{row.Errors?.Output:E1}",
             $"{row.Errors?.State:E1}",
-            $"{row.Errors?.Gradients:E1}",
+            $"{row.Errors?.Gradients?.Worst:E1}",
             row.ExtraBytes is { } bytes ? $"{bytes / 1048576.0:F1} ({row.ExtraPercent:F1}%)" : "");
+        Write(row);
+    }
+
+    public void Add(MemoryRow row)
+    {
+        const double MiB = 1 << 20;
+        Console.WriteLine(
+            $"memory             {row.Shape,-15} tensors {row.TensorBytes / MiB:F0} MiB, peak {row.PeakBytes / MiB:F0} MiB, "
+            + $"{row.TimesTensors:F3} x");
         Write(row);
     }
 

@@ -6,6 +6,7 @@ namespace LightningAttn.Benchmarks;
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "kind")]
 [JsonDerivedType(typeof(Machine), "machine")]
 [JsonDerivedType(typeof(Row), "row")]
+[JsonDerivedType(typeof(MemoryRow), "memory")]
 internal abstract record Line;
 
 /// <summary>Where, with what and by which command the rows were measured.</summary>
@@ -29,6 +30,20 @@ internal sealed record Machine : Line
 
     /// <summary>Of this library, for each operation.</summary>
     public required string[] Kernels { get; init; }
+}
+
+/// <summary>Device memory of one forward + backward pass.</summary>
+internal sealed record MemoryRow : Line
+{
+    public required Shape Shape { get; init; }
+
+    /// <summary>Of q, k, v, the output, its gradient, dq, dk and dv.</summary>
+    public required long TensorBytes { get; init; }
+
+    /// <summary>The most that libtorch took from the driver, these tensors included.</summary>
+    public required long PeakBytes { get; init; }
+
+    public double TimesTensors => (double)PeakBytes / TensorBytes;
 }
 
 /// <summary>One variant on one shape, as the table and the JSON lines show it.</summary>

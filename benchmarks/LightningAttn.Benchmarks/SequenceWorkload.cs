@@ -4,21 +4,32 @@ using static TorchSharp.torch;
 
 namespace LightningAttn.Benchmarks;
 
-/// <summary><see cref="Functional.lightning_attention"/>, forwards or forwards and backwards.</summary>
+/// <summary>What of <see cref="Functional.lightning_attention"/> is timed.</summary>
+internal enum Pass
+{
+    Forward,
+    ForwardBackward,
+
+    /// <summary>Of a graph that the forward pass has recorded before.</summary>
+    Backward,
+}
+
+/// <summary><see cref="Functional.lightning_attention"/>, one pass or both.</summary>
 internal sealed class SequenceWorkload : Workload<SequenceInputs>
 {
     private const int BlockSize = 256;
     private const string Ours = "ours";
     private static readonly int[] s_torchChunks = [64, 128, 256];
 
-    private readonly bool _backward;
+    private readonly Pass _pass;
+    private readonly Dictionary<SequenceInputs, Recorded> _recorded = [];
     private readonly List<Variant<SequenceInputs>> _variants = [];
     private readonly List<ChunkedTorch> _torch = [];
 
-    public SequenceWorkload(Shape shape, ScalarType type, Device device, bool compare, bool backward, CudaPath path)
-        : base(backward ? "forward + backward" : "forward", shape, type, device)
+    public SequenceWorkload(Shape shape, ScalarType type, Device device, bool compare, Pass pass, CudaPath path)
+        : base(NameOf(pass), shape, type, device)
     {
-        _backward = backward;
+        _pass = pass;
         AddOurs(path);
         if (compare)
         {
@@ -31,19 +42,34 @@ internal sealed class SequenceWorkload : Workload<SequenceInputs>
     // q, k, v and what is written for them.
     protected override long BytesPerSet => 4 * Shape.Elements * Type.ElementSize();
 
-    public override void Dispose() => _torch.ForEach(torch => torch.Dispose());
+    private bool HasGradients => _pass != Pass.Forward;
+
+    public override void Dispose()
+    {
+        foreach (var recorded in _recorded.Values)
+        {
+            recorded.Dispose();
+        }
+
+        _torch.ForEach(torch => torch.Dispose());
+    }
 
     protected override SequenceInputs CreateInputs()
     {
         var inputs = new SequenceInputs(Shape, Type, Device);
-        inputs.RequireGradients(_backward);
+        inputs.RequireGradients(HasGradients);
         return inputs;
     }
 
     protected override IEnumerable<(Variant<SequenceInputs> Variant, Errors Errors)> CheckedErrors()
     {
+        if (!_variants.Exists(variant => variant.IsChecked))
+        {
+            yield break;
+        }
+
         using var inputs = CreateInputs();
-        var truth = CorrectnessGate.TruthOf(inputs, _backward);
+        var truth = CorrectnessGate.TruthOf(inputs, HasGradients);
         foreach (var variant in _variants.Where(variant => variant.IsChecked))
         {
             yield return (variant, ErrorsOf(variant, inputs, truth));
@@ -52,9 +78,15 @@ internal sealed class SequenceWorkload : Workload<SequenceInputs>
 
     protected override Tensor[] Run(Variant<SequenceInputs> variant, SequenceInputs inputs)
     {
+        if (_pass == Pass.Backward)
+        {
+            return [.. autograd.grad(
+                [RecordedBy(variant, inputs)], [inputs.Q, inputs.K, inputs.V], [inputs.GradOutput], retain_graph: true)];
+        }
+
         var (output, state) = variant.Forward(inputs);
         Tensor[] results = state is null ? [output] : [output, state];
-        return _backward
+        return HasGradients
             ? [.. results, .. autograd.grad([output], [inputs.Q, inputs.K, inputs.V], [inputs.GradOutput])]
             : results;
     }
@@ -62,24 +94,59 @@ internal sealed class SequenceWorkload : Workload<SequenceInputs>
     protected override Work WorkOf(Variant<SequenceInputs> variant)
     {
         var elementBytes = (int)Type.ElementSize();
-        return _backward
-            ? Work.ForwardBackward(Shape, elementBytes, variant.BlockStates)
-            : Work.Forward(Shape, elementBytes, variant.BlockStates);
+        return _pass switch
+        {
+            Pass.Forward => Work.Forward(Shape, elementBytes, variant.BlockStates),
+            Pass.Backward => Work.Backward(Shape, elementBytes),
+            _ => Work.ForwardBackward(Shape, elementBytes, variant.BlockStates),
+        };
     }
 
     protected override Limits? LimitsOf(double floorMicroseconds) =>
-        _backward ? Limits.ForwardBackward(floorMicroseconds) : Limits.Forward(floorMicroseconds);
+        _pass switch
+        {
+            Pass.Forward => Limits.Forward(floorMicroseconds),
+            Pass.Backward => null,
+            _ => Limits.ForwardBackward(floorMicroseconds),
+        };
 
-    protected override long ExtraBytesOf(
+    protected override long? ExtraBytesOf(
         Variant<SequenceInputs> variant, SequenceInputs inputs, Tensor[] results) =>
-        Workspace.BytesOf(inputs, results, BlockSize, variant.Path);
+        _pass == Pass.Backward ? null : Workspace.BytesOf(inputs, results, BlockSize, variant.Path);
+
+    private static string NameOf(Pass pass) =>
+        pass switch
+        {
+            Pass.Forward => "forward",
+            Pass.Backward => "backward",
+            _ => "forward + backward",
+        };
+
+    /// <summary>The output of a variant's forward pass, with its graph; the same one until the variant changes.</summary>
+    private Tensor RecordedBy(Variant<SequenceInputs> variant, SequenceInputs inputs)
+    {
+        if (_recorded.TryGetValue(inputs, out var recorded) && recorded.Variant == variant)
+        {
+            return recorded.Output;
+        }
+
+        recorded?.Dispose();
+        var (output, state) = variant.Forward(inputs);
+        state?.Dispose();
+        _recorded[inputs] = new Recorded(variant, output.DetachFromDisposeScope());
+        return output;
+    }
 
     /// <summary>The path that was asked for and, where that is another one, the general path.</summary>
     private void AddOurs(CudaPath path)
     {
         var asked = KernelsOf(path);
         AddOurs(Ours, path, asked, blockStates: false);
-        AddOurs($"{Ours} + states", path, asked, blockStates: true);
+        if (_pass != Pass.Backward)
+        {
+            AddOurs($"{Ours} + states", path, asked, blockStates: true);
+        }
+
         var general = KernelsOf(CudaPath.General);
         if (general != asked)
         {
@@ -93,6 +160,7 @@ internal sealed class SequenceWorkload : Workload<SequenceInputs>
             Kernel = kernel,
             Path = path,
             IsJudged = name == Ours,
+            IsChecked = _pass != Pass.Backward, // with the forward pass
             BlockStates = blockStates ? ((Shape.Tokens + BlockSize - 1) / BlockSize) + 1 : 0,
         });
 
@@ -100,7 +168,7 @@ internal sealed class SequenceWorkload : Workload<SequenceInputs>
     {
         Kernels.CudaPath = path;
         var forward = KernelOf(Operation.Forward);
-        return _backward ? $"{forward}, {KernelOf(Operation.Backward)}" : forward;
+        return HasGradients ? $"{forward}, {KernelOf(Operation.Backward)}" : forward;
     }
 
     private string KernelOf(Operation operation) =>
@@ -118,7 +186,11 @@ internal sealed class SequenceWorkload : Workload<SequenceInputs>
         {
             var torch = new ChunkedTorch(Shape.Heads, chunk, Type, Device);
             _torch.Add(torch);
-            _variants.Add(new("torch ops", inputs => torch.Forward(inputs.Q, inputs.K, inputs.V)) { Chunk = chunk });
+            _variants.Add(new("torch ops", inputs => torch.Forward(inputs.Q, inputs.K, inputs.V))
+            {
+                Chunk = chunk,
+                IsChecked = _pass != Pass.Backward,
+            });
         }
     }
 
@@ -137,7 +209,7 @@ internal sealed class SequenceWorkload : Workload<SequenceInputs>
         using var scope = NewDisposeScope();
         var (output, state) = variant.Forward(inputs);
         var final = state!.dim() == 5 ? state.select(2, -1) : state;
-        if (!_backward)
+        if (!HasGradients)
         {
             return CorrectnessGate.ErrorsOf(output, final, null, truth);
         }
@@ -147,5 +219,10 @@ internal sealed class SequenceWorkload : Workload<SequenceInputs>
         var errors = CorrectnessGate.ErrorsOf(output, final, [inputs.Q.grad!, inputs.K.grad!, inputs.V.grad!], truth);
         inputs.Q.grad = inputs.K.grad = inputs.V.grad = null;
         return errors;
+    }
+
+    private sealed record Recorded(Variant<SequenceInputs> Variant, Tensor Output) : IDisposable
+    {
+        public void Dispose() => Output.Dispose();
     }
 }

@@ -12,6 +12,7 @@ internal static class Suite
         var device = options.ResolveDevice();
         var type = options.ResolveType(device);
         random.manual_seed(1);
+        var memory = options.ResolveShapes(device).Memory.Select(shape => TrainingMemory.Measure(shape, type, device)).ToList();
         var workloads = Workloads(options, device, type).ToList();
         foreach (var workload in workloads)
         {
@@ -22,6 +23,7 @@ internal static class Suite
         using var report = new Report(options.JsonFile);
         var machine = Describe(command, device, type, timer, workloads);
         report.Add(machine);
+        memory.ForEach(report.Add);
         var rows = new List<Row>();
         foreach (var workload in workloads)
         {
@@ -46,13 +48,13 @@ internal static class Suite
         var shapes = options.ResolveShapes(device);
         return
         [
-            .. shapes.Forward.Select(shape => Sequence(shape, backward: false)),
-            .. shapes.Backward.Select(shape => Sequence(shape, backward: true)),
+            .. shapes.Forward.Select(shape => Sequence(shape, Pass.Forward)),
+            .. shapes.Backward.Select(shape => Sequence(shape, Pass.ForwardBackward)),
+            .. shapes.Backward.Select(shape => Sequence(shape, Pass.Backward)),
             .. shapes.Decode.Select(shape => new DecodeWorkload(shape, type, device, compare)),
         ];
 
-        SequenceWorkload Sequence(Shape shape, bool backward) =>
-            new(shape, type, device, compare, backward, options.Path);
+        SequenceWorkload Sequence(Shape shape, Pass pass) => new(shape, type, device, compare, pass, options.Path);
     }
 
     private static Machine Describe(

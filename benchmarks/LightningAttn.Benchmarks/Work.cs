@@ -2,8 +2,8 @@ namespace LightningAttn.Benchmarks;
 
 /// <summary>What an operation has to move and to compute at least, whatever computes it.</summary>
 /// <remarks>
-/// Bytes: every tensor read or written once. Forward q, k, v, o; backward q, k, v, do and dq, dk, dv on top; decode the
-/// state in and out and q, k, v, o. Operations: the matrix products of the chunked algorithm with whole chunks of
+/// Bytes: every tensor read or written once. Forward q, k, v, o; backward q, k, v, do and dq, dk, dv; decode the state in
+/// and out and q, k, v, o. Operations: the matrix products of the chunked algorithm with whole chunks of
 /// C = 64 tokens, a multiplication and an addition for each pair, per token and head
 /// <code>
 /// forward   2 C (D + E)   q k^T, P v             + 4 D E    q S, k^T v
@@ -25,13 +25,14 @@ internal readonly record struct Work(long Bytes, double Operations)
             (4 * shape.Elements * elementBytes) + (states * shape.StateBytes),
             shape.Elements * ((4 * Chunk) + (4.0 * shape.HeadDim)));
 
+    public static Work Backward(Shape shape, int elementBytes) =>
+        new(7 * shape.Elements * elementBytes, shape.Elements * ((10 * Chunk) + (10.0 * shape.HeadDim)));
+
     /// <summary>The forward pass and its backward pass.</summary>
     public static Work ForwardBackward(Shape shape, int elementBytes, long states = 0)
     {
-        var forward = Forward(shape, elementBytes, states);
-        return new(
-            forward.Bytes + (7 * shape.Elements * elementBytes),
-            forward.Operations + (shape.Elements * ((10 * Chunk) + (10.0 * shape.HeadDim))));
+        var (forward, backward) = (Forward(shape, elementBytes, states), Backward(shape, elementBytes));
+        return new(forward.Bytes + backward.Bytes, forward.Operations + backward.Operations);
     }
 
     public static Work Decode(Shape shape, int elementBytes) =>

@@ -94,8 +94,8 @@ internal abstract class Workload<TInputs>(string operation, Shape shape, ScalarT
     /// <summary>Null where none are set for this shape.</summary>
     protected abstract Limits? LimitsOf(double floorMicroseconds);
 
-    /// <summary>Device memory of a call of ours beyond inputs and results.</summary>
-    protected abstract long ExtraBytesOf(Variant<TInputs> variant, TInputs inputs, Tensor[] results);
+    /// <summary>Device memory of a call of ours beyond inputs and results; null where it is not known.</summary>
+    protected abstract long? ExtraBytesOf(Variant<TInputs> variant, TInputs inputs, Tensor[] results);
 
     private Row Measure(Variant<TInputs> variant, Set[] sets, Timer timer)
     {
