@@ -1,4 +1,7 @@
 // lattn_forward and lattn_backward over the range of their arguments, by the automatic path.
+#include <cmath>
+#include <iostream>
+
 #include "gpu/on_device.h"
 
 namespace lattn::test {
@@ -64,6 +67,31 @@ TEST_P(ForwardBackward, LongSequenceWithSlowDecay) {
     c.rates = {0, 1e-4};
     c.scale = 0.25;
     check_forward_and_backward(c);
+}
+
+// The decay rate's gradient is a number per head, of 2^26 terms here: right to these bars in slow and fast heads alike.
+TEST_P(ForwardBackward, DecayRateGradientOfSlowAndFastHeads) {
+    if (device().multiprocessors() < 64) GTEST_SKIP() << "needs a whole GPU: 8192 tokens";
+    Case c = target_case(sizes_of(1, 8, 8, 8192, 128, 128, 256, false));
+    c.rates = {0, 1e-4, 0.001, 0.004, 0.03, 0.2, 1, 4};
+    c.scale = 0.25;
+    c.history = false;
+    Problem problem(c);
+    lattn_backward_params backward = problem.backward_params();
+    backward.grad_states = {};
+    Mirror mirror(device(), problem);
+    mirror.backward(backward);
+    mirror.fetch();
+    const std::vector<double> expected = problem.expected_gradients(true, false).rate;
+    const std::vector<double> actual = problem.grad_rate.values();
+    const double bar = c.dtype == LATTN_FLOAT32 && !c.allow_tf32 ? 1e-4 : 1e-2;
+    std::cout << "relative errors of the decay rates' gradients:";
+    for (std::size_t head = 0; head < expected.size(); ++head) {
+        const double error = std::abs(actual[head] - expected[head]) / std::abs(expected[head]);
+        std::cout << ' ' << error;
+        EXPECT_LE(error, bar) << "head " << head << ": " << actual[head] << ", expected " << expected[head];
+    }
+    std::cout << '\n';
 }
 
 TEST_P(ForwardBackward, WithoutStatesAndWithoutTheirGradients) {

@@ -169,9 +169,8 @@ struct ScanLayout {
         return p.split ? sequences * ((p.segments + p.segments_per_job - 1) / p.segments_per_job) : sequences;
     }
 
-    // a and the output leave L2 to b and c, where the pass over sums has read those already.
     __device__ static ptx::Keep keep_of_output(const SegmentedScanParams& p) {
-        return p.split ? ptx::Keep::kShortly : ptx::Keep::kNormally;
+        return p.b_and_c_recur ? ptx::Keep::kShortly : ptx::Keep::kNormally;
     }
 
     __device__ static int tokens_of(const SegmentedScanParams& p, int chunk) {

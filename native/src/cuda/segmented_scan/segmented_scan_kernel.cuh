@@ -61,7 +61,7 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
             ptx::prefetch_map(p.c.map);
         }
         // The first kernel of a call waits for what wrote the inputs. Those after it start once it has waited. Where a
-        // scan waits for sums, its state warps do so.
+        // scan waits for sums, its state warps do so, and a warp without work on behalf of the next kernel.
         if (!kWithOutput || !p.split) {
             if (!p.overlaps) ptx::wait_for_prior_kernel();
             ptx::let_next_kernel_start();
@@ -93,6 +93,10 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
             if (warp % kWarpsPerGroup == 0) Loads::run(p, shared);
             if constexpr (kWithOutput) {
                 if (warp % kWarpsPerGroup == 1) Loads::run_rows(p, shared);
+                if (warp % kWarpsPerGroup == 2 && p.split) {
+                    if (!p.overlaps) ptx::wait_for_prior_kernel();
+                    ptx::let_next_kernel_start();
+                }
             }
         }
     }

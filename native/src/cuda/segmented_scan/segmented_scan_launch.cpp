@@ -196,7 +196,10 @@ Status make_params(const Device& device, const ScanCall& call, const Plan& plan,
 // passes before.
 class Launches {
 public:
-    Launches(Device& device, const ScanCall& call) : device_(device), stream_(call.stream) {}
+    Launches(Device& device, const std::vector<ScanCall>& calls)
+        : device_(device),
+          stream_(calls.front().stream),
+          backwards_(std::count_if(calls.begin(), calls.end(), [](const ScanCall& call) { return call.backwards; })) {}
 
     Status sums(const ScanCall& call, const Plan& plan, SegmentedScanParams& scan) {
         if (!plan.split()) return ok();
@@ -211,10 +214,14 @@ public:
         return launch(Operation::kCombineSegments, call, scan, plan.sequences * (plan.state_floats / kCombineThreads));
     }
 
+    // The backwards scans share the GPU and walk side by side, so that what they both read comes from L2 once.
     Status scan(const ScanCall& call, const Plan& plan, SegmentedScanParams& scan) {
+        const int64_t side_by_side = call.backwards ? backwards_ : 1;
+        scan.b_and_c_recur = plan.split() || side_by_side > 1;
         scan.overlaps = plan.split() ? waited_for_sums_ : started_;
         waited_for_sums_ |= plan.split();
-        return launch(Operation::kSegmentedScan, call, scan, std::min<int64_t>(plan.jobs(), device_.multiprocessors()));
+        return launch(Operation::kSegmentedScan, call, scan,
+                      std::min<int64_t>(plan.jobs(), device_.multiprocessors() / side_by_side));
     }
 
 private:
@@ -227,6 +234,7 @@ private:
 
     Device& device_;
     CUstream stream_;
+    int64_t backwards_; // scans
     bool started_ = false;
     bool waited_for_sums_ = false;
 };
@@ -243,7 +251,7 @@ Status launch_segmented_scans(Device& device, const std::vector<ScanCall>& calls
         LATTN_RETURN_IF_ERROR(make_params(device, calls[i], plans[i], params[i]));
     }
     if (calls.empty()) return ok();
-    Launches launches(device, calls.front());
+    Launches launches(device, calls);
     for (const auto pass : {&Launches::sums, &Launches::combine, &Launches::scan})
         for (std::size_t i = 0; i < calls.size(); ++i)
             LATTN_RETURN_IF_ERROR((launches.*pass)(calls[i], plans[i], params[i]));

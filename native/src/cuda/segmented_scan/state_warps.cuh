@@ -407,10 +407,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
         for (int index = blockIdx.x; index < jobs; index += gridDim.x) {
             Job job(p, index);
             // For sums or the states before jobs; everything else may start without the passes before this one.
-            if (kWithOutput && job.segment() > 0 && p.split) {
-                if (!p.overlaps) ptx::wait_for_prior_kernel();
-                ptx::let_next_kernel_start();
-            }
+            if (kWithOutput && job.segment() > 0 && p.split && !p.overlaps) ptx::wait_for_prior_kernel();
             const int row_tile = kWithOutput ? 0 : group / Layout::kCTiles;
             const int slice = kWithOutput ? 0 : group % Layout::kCTiles;
             job.row_part += row_tile;
