@@ -221,7 +221,7 @@ public:
         scan.overlaps = plan.split() ? waited_for_sums_ : started_;
         waited_for_sums_ |= plan.split();
         return launch(Operation::kSegmentedScan, call, scan,
-                      std::min<int64_t>(plan.jobs(), device_.multiprocessors() / side_by_side));
+                      std::clamp<int64_t>(device_.multiprocessors() / side_by_side, 1, plan.jobs()));
     }
 
 private:
