@@ -32,14 +32,15 @@ internal static class Session
         model.to(device);
         using var trainer = new Trainer(model, corpus, training, options.CheckpointFile, resume);
 
-        Describe(corpus, model, device, attentionType);
+        var computing = $"{device.type.ToString().ToLowerInvariant()}, q, k, v in {attentionType}";
+        Describe(corpus, model, computing);
         if (resume is not null)
         {
             DescribeResume(resume.Header, corpus);
         }
 
         TrainingDisplay.Show(report => trainer.Run(report, cancellation));
-        Summarise(options, corpus, trainer);
+        Summarise(options, corpus, trainer, computing);
         if (cancellation.IsCancellationRequested)
         {
             Console.WriteLine("interrupted; go on with --resume");
@@ -49,14 +50,14 @@ internal static class Session
         Write(options, training.Seed, corpus, model, cancellation);
     }
 
-    private static void Describe(Corpus corpus, ByteLanguageModel model, Device device, ScalarType attentionType)
+    private static void Describe(Corpus corpus, ByteLanguageModel model, string computing)
     {
         var weights = model.parameters().Sum(p => p.numel());
         Console.WriteLine(
             $"data    {corpus.Source}: {corpus.FileCount} files, {corpus.Training.Length:N0} bytes to train on, "
             + $"{corpus.Validation.Length:N0} held out");
         Console.WriteLine($"model   {model.Config}, {weights:N0} weights");
-        Console.WriteLine($"device  {device.type.ToString().ToLowerInvariant()}, q, k, v in {attentionType}");
+        Console.WriteLine($"device  {computing}");
         Console.WriteLine($"library {Native.BuildInfo}");
     }
 
@@ -66,9 +67,16 @@ internal static class Session
         Console.WriteLine($"resumed at step {header.History.Step}{data}");
     }
 
-    private static void Summarise(Options options, Corpus corpus, Trainer trainer)
+    private static void Summarise(Options options, Corpus corpus, Trainer trainer, string computing)
     {
         LossChart.Save(options.ChartFile, trainer.History, corpus.UnigramLoss);
+        if (trainer.Speed is { TimedSteps: > 0 } speed)
+        {
+            Console.WriteLine(
+                $"training speed  {speed.TokensPerSecond:F0} tokens/s: {computing}, "
+                + $"{speed.TimedSteps} steps of {speed.TokensPerStep} tokens (bytes)");
+        }
+
         var loss = trainer.Validate();
         Console.WriteLine(
             $"validation loss {loss:F3} nats/byte after {trainer.History.Step} steps, "

@@ -11,14 +11,14 @@ namespace CharLm;
 /// <param name="Progress">Share of the run that is done, 0 to 1.</param>
 /// <param name="Loss">Running mean of the training loss, nats per byte.</param>
 /// <param name="ValidationLoss">The last one measured, nats per byte; null before the first.</param>
-/// <param name="BytesPerSecond">Speed since this process began to train.</param>
-/// <param name="TimeLeft">At that speed.</param>
+/// <param name="TokensPerSecond">Training speed; a token is a byte.</param>
+/// <param name="TimeLeft">At the pace since this process began to train, validation and saving included.</param>
 internal readonly record struct TrainingStatus(
     int Step,
     double Progress,
     double Loss,
     double? ValidationLoss,
-    double BytesPerSecond,
+    double TokensPerSecond,
     TimeSpan TimeLeft);
 
 /// <summary>AdamW with warm-up, cosine decay and clipped gradients.</summary>
@@ -37,7 +37,6 @@ internal sealed class Trainer : IDisposable
     private readonly string _checkpointFile;
     private readonly string _corpus;
     private readonly TimeSpan _elapsedBefore;
-    private readonly int _stepBefore;
     private readonly Stopwatch _clock = new();
     private double _meanLoss = double.NaN;
 
@@ -50,6 +49,7 @@ internal sealed class Trainer : IDisposable
         _corpus = corpus.Fingerprint;
         _batches = new BatchSource(
             corpus, config.Batch, config.SequenceLength, config.Seed, model.parameters().First().device);
+        Speed = new TrainingSpeed(_batches.BytesPerBatch);
         _optimizer = CreateOptimizer(model, config.LearningRate);
         if (resume is not null)
         {
@@ -57,11 +57,12 @@ internal sealed class Trainer : IDisposable
             History = resume.Header.History;
         }
 
-        _stepBefore = History.Step;
         _elapsedBefore = TimeSpan.FromSeconds(History.ElapsedSeconds);
     }
 
     public TrainingHistory History { get; } = new();
+
+    public TrainingSpeed Speed { get; }
 
     private TimeSpan Elapsed => _elapsedBefore + _clock.Elapsed;
 
@@ -79,8 +80,8 @@ internal sealed class Trainer : IDisposable
         _model.train();
         for (var progress = startProgress; progress < 1 && !cancellation.IsCancellationRequested;)
         {
-            Step(_config.LearningRateAt(History.Step, progress));
             var before = progress;
+            Speed.Time(() => Step(_config.LearningRateAt(History.Step, before)));
             progress = _config.Progress(History.Step, Elapsed);
             if (Math.Floor(before * Validations) < Math.Floor(progress * Validations))
             {
@@ -151,6 +152,7 @@ internal sealed class Trainer : IDisposable
         nn.utils.clip_grad_norm_(_model.parameters(), MaxGradientNorm);
         _optimizer.step();
 
+        // Also waits for the device to finish the step, on which the measured speed relies.
         var value = loss.item<float>();
         if (!float.IsFinite(value))
         {
@@ -177,7 +179,7 @@ internal sealed class Trainer : IDisposable
             progress,
             _meanLoss,
             History.ValidationLosses is [.., var last] ? last.Loss : null,
-            (double)(History.Step - _stepBefore) * _batches.BytesPerBatch / seconds,
+            Speed.TokensPerSecond,
             TimeSpan.FromSeconds(seconds * (1 - progress) / (progress - startProgress)));
     }
 

@@ -60,7 +60,7 @@ internal static class TrainingDisplay
     private static string Describe(TrainingStatus status)
     {
         var validation = status.ValidationLoss?.ToString("F3") ?? "-";
-        return $"step {status.Step}  loss {status.Loss:F3}  val {validation}  {status.BytesPerSecond:N0} tok/s  "
+        return $"step {status.Step}  loss {status.Loss:F3}  val {validation}  {status.TokensPerSecond:N0} tok/s  "
             + $"{status.TimeLeft:m\\:ss} left";
     }
 
