@@ -59,7 +59,8 @@ internal static class CommandLine
 
     private static readonly Option<string?> s_attentionType = new("--dtype")
     {
-        Description = "Type of q, k and v; weights and states are fp32. Default: fp32 (CUDA: bf16).",
+        Description = "Type of q, k and v; weights and states are fp32. Default: fp32 (CUDA: bf16). "
+            + "Given fp32, CUDA does not round to TF32 anywhere.",
     };
 
     private static readonly Option<string?> s_out = new("--out")
@@ -71,6 +72,12 @@ internal static class CommandLine
     private static readonly Option<string?> s_checkpoint = new("--checkpoint")
     {
         Description = "Checkpoint file. Default: charlm.ckpt in the folder of --out.",
+        HelpName = "file",
+    };
+
+    private static readonly Option<string?> s_losses = new("--losses")
+    {
+        Description = "Also write the training loss of each step: its number, a tab, nats per byte.",
         HelpName = "file",
     };
 
@@ -103,7 +110,7 @@ internal static class CommandLine
         Option[] options =
         [
             s_data, s_maxMinutes, s_steps, s_batch, s_sequenceLength, s_layers, s_heads, s_dim, s_learningRate, s_seed,
-            s_device, s_attentionType, s_out, s_checkpoint, s_resume, s_generate, s_prompt, s_temperature,
+            s_device, s_attentionType, s_out, s_checkpoint, s_losses, s_resume, s_generate, s_prompt, s_temperature,
         ];
         foreach (var option in options)
         {
@@ -131,6 +138,7 @@ internal static class CommandLine
             AttentionType = result.GetValue(s_attentionType),
             Out = result.GetValue(s_out),
             Checkpoint = result.GetValue(s_checkpoint),
+            LossesFile = result.GetValue(s_losses),
             Resume = result.GetValue(s_resume),
             Generate = result.GetValue(s_generate),
             Prompt = result.GetValue(s_prompt),

@@ -16,6 +16,8 @@ internal sealed record Options
 
     public string? Checkpoint { get; init; }
 
+    public string? LossesFile { get; init; }
+
     public bool Resume { get; init; }
 
     public int? Steps { get; init; }

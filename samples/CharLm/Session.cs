@@ -17,16 +17,20 @@ internal static class Session
     public static void Run(Options options, CancellationToken cancellation)
     {
         var device = options.ResolveDevice();
-        backends.cuda.matmul.allow_tf32 = true;
-
         var resume = options.Resume ? Checkpoint.Open(options.CheckpointFile) : null;
         var attentionType = options.ResolveAttentionType(device);
+        backends.cuda.matmul.allow_tf32 = attentionType != float32;
         var config = options.ResolveModel(resume?.Header.Model, device);
         var corpus = Corpus.Load(options.Data, options.ResolveSequenceLength(resume?.Header.Training, device));
         var training = options.ResolveTraining(resume?.Header.Training, device, corpus);
         CreateFolderOf(options.CheckpointFile);
         CreateFolderOf(options.ChartFile);
+        if (options.LossesFile is { } lossesFile)
+        {
+            CreateFolderOf(lossesFile);
+        }
 
+        // On the CPU and then moved: each device starts from the same weights.
         random.manual_seed((long)training.Seed);
         using var model = new ByteLanguageModel(config, attentionType);
         model.to(device);
@@ -69,7 +73,6 @@ internal static class Session
 
     private static void Summarise(Options options, Corpus corpus, Trainer trainer, string computing)
     {
-        LossChart.Save(options.ChartFile, trainer.History, corpus.UnigramLoss);
         if (trainer.Speed is { TimedSteps: > 0 } speed)
         {
             Console.WriteLine(
@@ -77,6 +80,12 @@ internal static class Session
                 + $"{speed.TimedSteps} steps of {speed.TokensPerStep} tokens (bytes)");
         }
 
+        if (options.LossesFile is { } lossesFile)
+        {
+            trainer.History.WriteTrainingLosses(lossesFile);
+        }
+
+        LossChart.Save(options.ChartFile, trainer.History, corpus.UnigramLoss);
         var loss = trainer.Validate();
         Console.WriteLine(
             $"validation loss {loss:F3} nats/byte after {trainer.History.Step} steps, "
