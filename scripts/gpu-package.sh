@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Packs the tests, the benchmark, the .NET runtime and the native library into artifacts/gpu/lightning-attn-gpu.tar.gz:
-# all that a Linux machine with a GPU and Python's PyTorch lacks. scripts/run-on-gpu.sh runs it there.
+# Packs the tests, the benchmark, the sample, the .NET runtime and the native library into
+# artifacts/gpu/lightning-attn-gpu.tar.gz: all that a Linux machine with a GPU and Python's PyTorch lacks.
+# scripts/run-on-gpu.sh runs it there.
 # The native library must be built (./build.sh gpu-package does both); its GPU tests are built where GoogleTest is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,9 +17,9 @@ readonly limit_mib=60
 
 rm -rf "$app" "$archive"
 mkdir -p "$app"
-# Intermediate files of their own: a self-contained build beside the ordinary one would leave its traces there. Both
+# Intermediate files of their own: a self-contained build beside the ordinary one would leave its traces there. The
 # programs go to one folder and share the runtime.
-for project in tests/LightningAttn.TorchSharp.Tests benchmarks/LightningAttn.Benchmarks; do
+for project in tests/LightningAttn.TorchSharp.Tests benchmarks/LightningAttn.Benchmarks samples/CharLm; do
     dotnet publish "$project" -c Release -r "$rid" --self-contained -p:TorchBackend=external -p:DebugType=none \
         --artifacts-path "$out/obj" -o "$app" --nologo -v quiet
 done
@@ -37,7 +38,7 @@ if [[ -n $libgomp ]]; then
     mkdir -p "$app/fallback"
     cp -L "$libgomp" "$app/fallback/"
 fi
-cp scripts/run-on-gpu.sh "$app/"
+cp scripts/run-on-gpu.sh scripts/compare-losses.sh "$app/"
 
 # An application that finds a libtorch of its own would not look for Python's.
 if compgen -G "$app/libtorch*" > /dev/null || compgen -G "$app/libc10*" > /dev/null; then

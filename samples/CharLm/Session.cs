@@ -85,13 +85,26 @@ internal static class Session
             trainer.History.WriteTrainingLosses(lossesFile);
         }
 
-        LossChart.Save(options.ChartFile, trainer.History, corpus.UnigramLoss);
         var loss = trainer.Validate();
         Console.WriteLine(
             $"validation loss {loss:F3} nats/byte after {trainer.History.Step} steps, "
             + $"unigram model {corpus.UnigramLoss:F3}");
-        Console.WriteLine($"loss curve      {options.ChartFile}");
+        Console.WriteLine($"loss curve      {SaveChart(options.ChartFile, trainer.History, corpus.UnigramLoss)}");
         Console.WriteLine($"checkpoint      {options.CheckpointFile}");
+    }
+
+    /// <summary>The file, or why there is none: a machine that cannot draw can train all the same.</summary>
+    private static string SaveChart(string file, TrainingHistory history, double unigramLoss)
+    {
+        try
+        {
+            LossChart.Save(file, history, unigramLoss);
+            return file;
+        }
+        catch (Exception e) when (e is DllNotFoundException or TypeInitializationException)
+        {
+            return $"left out: {e.GetBaseException().Message.Split(". ")[0]}";
+        }
     }
 
     private static void Write(
