@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -11,6 +12,7 @@ internal static class TrainingMemory
     /// in libtorch's cache would serve this pass and be missed: measure memory first, the largest shape last.
     /// </remarks>
     /// <exception cref="NotSupportedException">The device is no GPU.</exception>
+    /// <exception cref="InvalidOperationException">The backward pass failed, of lack of memory for example.</exception>
     public static MemoryRow Measure(Shape shape, ScalarType type, Device device)
     {
         if (device.type != DeviceType.CUDA)
@@ -43,7 +45,14 @@ internal static class TrainingMemory
 
         var rates = Functional.build_slope_tensor(shape.Heads).to(device);
         var (output, _) = Functional.lightning_attention(q, k, v, rates, output_block_states: false);
-        output.backward([gradient]);
+        try
+        {
+            output.backward([gradient]);
+        }
+        catch (ExternalException e)
+        {
+            throw new InvalidOperationException($"{shape}: {Native.LastBackwardError?.Message ?? e.Message}", e);
+        }
 
         // In place, because a copy from fp32 would be the peak.
         Tensor Random() =>

@@ -1,5 +1,6 @@
 // The backward pass by the Hopper path: sizes, segments of 2048 tokens of which the first in scan order may be short,
 // and that the grid changes no bit.
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -88,6 +89,20 @@ TEST_P(HopperBackward, AloneAndInABatch) {
             expect_equal(together.grad_history, alone.grad_history, "grad_history");
         }
     }
+}
+
+// As autograd's are, before anything else has used the device there.
+TEST_P(HopperBackward, OnAThreadWithoutAContext) {
+    Case c = backward_case(sizes_of(1, 1, 1, 70, 16, 16));
+    Problem problem(c);
+    Mirror mirror(device(), problem);
+    std::thread([&] {
+        mirror.forward(problem.forward_params());
+        mirror.backward(problem.backward_params());
+    }).join();
+    mirror.fetch();
+    problem.expect_forward();
+    problem.expect_backward();
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, HopperBackward, ::testing::ValuesIn(targets(kHopperTypes)), target_name);

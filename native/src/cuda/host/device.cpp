@@ -25,25 +25,17 @@ struct Device::Loaded {
     std::array<std::atomic<CUfunction>, kKernelCount> functions{};
 };
 
-// Makes a device's context current for a scope and restores the caller's.
-class Device::CurrentContext {
-public:
-    explicit CurrentContext(const Device& device) : driver_(*device.driver_) {
-        result_ = driver_.CtxPushCurrent(device.context_);
-    }
-    ~CurrentContext() {
-        CUcontext previous = nullptr;
-        if (result_ == CUDA_SUCCESS) driver_.CtxPopCurrent(&previous);
-    }
-    CurrentContext(const CurrentContext&) = delete;
-    CurrentContext& operator=(const CurrentContext&) = delete;
+Device::CurrentContext::CurrentContext(const Device& device)
+    : driver_(*device.driver_), result_(driver_.CtxPushCurrent(device.context_)) {}
 
-    CUresult result() const { return result_; }
+Device::CurrentContext::~CurrentContext() {
+    CUcontext previous = nullptr;
+    if (result_ == CUDA_SUCCESS) driver_.CtxPopCurrent(&previous);
+}
 
-private:
-    const Driver& driver_;
-    CUresult result_;
-};
+Status Device::CurrentContext::status(const char* what) const {
+    return check_driver(driver_, result_, "cuCtxPushCurrent", what);
+}
 
 Status Device::get(int index, Device*& device) {
     static std::mutex mutex;
@@ -128,7 +120,7 @@ Status Device::launch_untyped(int kernel, int64_t blocks, CUstream stream, void*
         return error(LATTN_NOT_SUPPORTED, "%s would need %lld blocks, more than the %d of one launch: split the batch",
                      info.name, static_cast<long long>(blocks), INT_MAX);
     const CurrentContext current(*this);
-    LATTN_RETURN_IF_ERROR(check(current.result(), "cuCtxPushCurrent", info.name));
+    LATTN_RETURN_IF_ERROR(current.status(info.name));
     CUfunction function = nullptr;
     LATTN_RETURN_IF_ERROR(get_function(kernel, function));
     void* arguments[] = {params};
@@ -156,14 +148,14 @@ Status Device::launch_untyped(int kernel, int64_t blocks, CUstream stream, void*
 Status Device::clear(void* data, uint64_t bytes, CUstream stream) {
     if (bytes == 0) return ok();
     const CurrentContext current(*this);
-    LATTN_RETURN_IF_ERROR(check(current.result(), "cuCtxPushCurrent", "a fill"));
+    LATTN_RETURN_IF_ERROR(current.status("a fill"));
     return check(driver_->MemsetD8Async(reinterpret_cast<CUdeviceptr>(data), 0, bytes, stream), "cuMemsetD8Async",
                  "a fill");
 }
 
 Status Device::synchronize() {
     const CurrentContext current(*this);
-    LATTN_RETURN_IF_ERROR(check(current.result(), "cuCtxPushCurrent", "a device"));
+    LATTN_RETURN_IF_ERROR(current.status("a device"));
     return check(driver_->CtxSynchronize(), "cuCtxSynchronize", "a device");
 }
 

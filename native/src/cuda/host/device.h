@@ -32,9 +32,23 @@ public:
 
     Status synchronize();
 
-private:
-    class CurrentContext;
+    // Makes the device's context current for a scope and restores the caller's, which may be none: autograd's threads
+    // have none at first.
+    class CurrentContext {
+    public:
+        explicit CurrentContext(const Device& device);
+        ~CurrentContext();
+        CurrentContext(const CurrentContext&) = delete;
+        CurrentContext& operator=(const CurrentContext&) = delete;
 
+        Status status(const char* what) const;
+
+    private:
+        const Driver& driver_;
+        CUresult result_;
+    };
+
+private:
     Status initialize(const Driver& driver, int index);
     Status launch_untyped(int kernel, int64_t blocks, CUstream stream, void* params, Start start);
     Status get_function(int kernel, CUfunction& function);

@@ -242,6 +242,9 @@ private:
 } // namespace
 
 Status launch_segmented_scans(Device& device, const std::vector<ScanCall>& calls, const std::vector<int>& kernels) {
+    if (calls.empty()) return ok();
+    const Device::CurrentContext current(device); // for the tensor maps
+    LATTN_RETURN_IF_ERROR(current.status("the segmented scan"));
     std::vector<Plan> plans;
     std::vector<SegmentedScanParams> params(calls.size());
     for (std::size_t i = 0; i < calls.size(); ++i) {
@@ -250,7 +253,6 @@ Status launch_segmented_scans(Device& device, const std::vector<ScanCall>& calls
             check_workspace(calls[i].workspace, calls[i].workspace_bytes, plans[i].workspace_bytes()));
         LATTN_RETURN_IF_ERROR(make_params(device, calls[i], plans[i], params[i]));
     }
-    if (calls.empty()) return ok();
     Launches launches(device, calls);
     for (const auto pass : {&Launches::sums, &Launches::combine, &Launches::scan})
         for (std::size_t i = 0; i < calls.size(); ++i)

@@ -30,6 +30,8 @@ namespace {
 // Few, so that small problems fill the device.
 constexpr int kMultiprocessors = 4;
 
+thread_local int contexts = 0; // on this thread's stack of them
+
 using Kernel = std::function<void(const Config&, const void* params)>;
 
 template <typename Params>
@@ -131,12 +133,16 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
     return CUDA_SUCCESS;
 }
 CUresult cuCtxSetCurrent(CUcontext) {
+    contexts = 1;
     return CUDA_SUCCESS;
 }
 CUresult cuCtxPushCurrent(CUcontext) {
+    ++contexts;
     return CUDA_SUCCESS;
 }
 CUresult cuCtxPopCurrent(CUcontext* context) {
+    if (contexts == 0) return CUDA_ERROR_INVALID_CONTEXT;
+    --contexts;
     *context = nullptr;
     return CUDA_SUCCESS;
 }
@@ -178,6 +184,7 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuui
                                 const cuuint64_t* sizes, const cuuint64_t* strides, const cuuint32_t* box,
                                 const cuuint32_t* steps, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
                                 CUtensorMapL2promotion, CUtensorMapFloatOOBfill fill) {
+    if (contexts == 0) return CUDA_ERROR_INVALID_CONTEXT;
     if (type != CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 || rank != 4 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE ||
         fill != CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
         return CUDA_ERROR_NOT_SUPPORTED;
