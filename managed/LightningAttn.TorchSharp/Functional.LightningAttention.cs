@@ -18,7 +18,7 @@ public static partial class Functional
     /// o_t = scale * S_t^T q_t
     /// </code>
     /// computed in chunks. Differentiable once with respect to q, k, v, ed and kv_history, from the output and from
-    /// every returned state.
+    /// every returned state; second derivatives are refused, see the remarks.
     /// </summary>
     /// <remarks>
     /// The recurrence is that of Lightning Attention-2 (Qin et al., 2024, arXiv:2401.04658). q, k and v may have any
@@ -26,6 +26,10 @@ public static partial class Functional
     /// fp64 for fp64 inputs. Where <c>torch.backends.cuda.matmul.allow_tf32</c> is on when the operator is called, the
     /// products of fp32 inputs on CUDA round their factors to tf32, in its backward pass too, except for the gradient
     /// of ed. Saved for the backward pass are the inputs alone, until the outputs are disposed.
+    /// <para>Gradients computed with <c>create_graph: true</c> have the same values and may be used as constants.
+    /// Differentiating one of them makes <c>backward()</c> throw an ExternalException, whose cause in
+    /// <see cref="Native.LastBackwardError"/> is a NotSupportedException about second derivatives; as TorchSharp does
+    /// not catch libtorch's errors in <c>torch.autograd.grad</c>, that function ends the process.</para>
     /// </remarks>
     /// <param name="q">Queries [B, Hk, N, D]: bfloat16, float16, float32, or float64 (CPU only). D: any size on the
     /// CPU, a multiple of 8 from 16 to 256 on CUDA.</param>

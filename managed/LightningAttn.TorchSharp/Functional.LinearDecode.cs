@@ -13,7 +13,8 @@ public static partial class Functional
     /// o = S^T q                    S = kv_caches[slot_idx[b]]
     /// </code>
     /// accumulated in float32 (float64 for float64 inputs) and rounded once into the cache's type. Differentiable once
-    /// with respect to q, k, v and slope_rate; the cache is a buffer.
+    /// with respect to q, k, v and slope_rate; the cache is a buffer. Second derivatives are refused as by
+    /// <see cref="lightning_attention"/>.
     /// </summary>
     /// <remarks>
     /// A row whose slot is -1 is padding: its output is zeros, it touches no slot and gets no gradient. Two rows with
@@ -79,7 +80,7 @@ public static partial class Functional
     /// <summary>
     /// One token per sequence, out of place: <c>new_state = exp(-s) state + k (x) v</c>, <c>output = new_state^T q</c>.
     /// Differentiable once with respect to q, k, v, state and slope_rate, from the output and from the new state, so
-    /// that training through decoding works.
+    /// that training through decoding works. Second derivatives are refused as by <see cref="lightning_attention"/>.
     /// </summary>
     /// <param name="q">Queries [B, Hk, 1, D]: bfloat16, float16, float32, or float64 (CPU only).</param>
     /// <param name="k">Keys, as q.</param>

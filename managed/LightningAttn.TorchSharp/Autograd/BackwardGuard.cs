@@ -20,26 +20,41 @@ internal static class BackwardGuard
     /// Runs <paramref name="compute"/> on the saved tensors and the output gradients. Nothing may be thrown across
     /// libtorch's frames, which would abort the process: an exception is kept in
     /// <see cref="Native.LastBackwardError"/> and libtorch is given a gradient whose shape it must refuse, so that the
-    /// caller's <c>backward()</c> throws.
+    /// caller's <c>backward()</c> throws. Under <c>create_graph: true</c> the gradients are those of
+    /// <see cref="OnceDifferentiable"/>.
     /// </summary>
     /// <param name="context">The node's context.</param>
     /// <param name="gradOutputs">The output gradients; disposed here.</param>
     /// <param name="inputCount">Arguments of <c>apply</c>, tensors or not.</param>
     /// <param name="errorInput">An input that requires a gradient and has at least one axis.</param>
+    /// <param name="operatorName">The operator, for the message.</param>
     /// <param name="compute">Returns one gradient per input, null where there is none.</param>
     internal static List<Tensor> Run(
         torch.autograd.AutogradContext context,
         List<Tensor> gradOutputs,
         int inputCount,
         int errorInput,
+        string operatorName,
         Compute compute)
     {
         try
         {
             ReleaseReturned();
-            using var noGrad = torch.no_grad();
             using var scope = torch.NewDisposeScope();
-            Tensor?[] gradients = compute(Defined(context.get_saved_variables()), Defined(gradOutputs));
+            Tensor?[] saved = Defined(context.get_saved_variables());
+            Tensor?[] grads = Defined(gradOutputs);
+            Tensor?[] gradients;
+            using (torch.no_grad())
+            {
+                gradients = compute(saved, grads);
+            }
+
+            // libtorch records what a backward pass does when create_graph is on, and only then.
+            if (torch.is_grad_enabled())
+            {
+                gradients = OnceDifferentiable.Attach(operatorName, gradients, saved.Concat(grads));
+            }
+
             foreach (Tensor? gradient in gradients)
             {
                 gradient?.MoveToOuterDisposeScope();

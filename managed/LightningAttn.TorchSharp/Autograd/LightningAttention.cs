@@ -12,6 +12,7 @@ internal sealed class LightningAttention : torch.autograd.MultiTensorFunction<Li
 {
     private const int InputCount = 6;
     private const string SavedCall = "call";
+    private const string OperatorName = nameof(Functional.lightning_attention);
 
     /// <inheritdoc/>
     public override string Name => nameof(LightningAttention);
@@ -49,7 +50,7 @@ internal sealed class LightningAttention : torch.autograd.MultiTensorFunction<Li
     {
         var call = (Call)ctx.get_data(SavedCall);
         int errorInput = System.Numerics.BitOperations.TrailingZeroCount((int)call.Wanted);
-        return BackwardGuard.Run(ctx, grad_outputs, InputCount, errorInput, (saved, grads) =>
+        return BackwardGuard.Run(ctx, grad_outputs, InputCount, errorInput, OperatorName, (saved, grads) =>
         {
             Gradients gradients = Kernels.Backward(
                 saved[0]!, saved[1]!, saved[2]!, saved[3]!, saved[4], grads[0], grads[1], call.Wanted, call.Options);

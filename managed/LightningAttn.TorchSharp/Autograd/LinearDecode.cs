@@ -39,7 +39,8 @@ internal sealed class LinearDecode : torch.autograd.MultiTensorFunction<LinearDe
             result = new Result(output, NewState: null, oldStates, padding);
         }
 
-        return apply(q, k, v, rates, null!, new Call(Wanted(q, k, v, rates), result))[0];
+        var call = new Call(nameof(Functional.linear_decode_forward), Wanted(q, k, v, rates), result);
+        return apply(q, k, v, rates, null!, call)[0];
     }
 
     /// <summary>Output [B, Hv * E] and the new state, recorded. To be called inside a dispose scope.</summary>
@@ -55,7 +56,8 @@ internal sealed class LinearDecode : torch.autograd.MultiTensorFunction<LinearDe
         }
 
         Inputs wanted = Wanted(q, k, v, rates) | (state.requires_grad ? Inputs.History : Inputs.None);
-        List<Tensor> outputs = apply(q, k, v, rates, state, new Call(wanted, result));
+        var call = new Call(nameof(Functional.linear_decode_step), wanted, result);
+        List<Tensor> outputs = apply(q, k, v, rates, state, call);
         return (outputs[0], outputs[1]);
     }
 
@@ -83,7 +85,7 @@ internal sealed class LinearDecode : torch.autograd.MultiTensorFunction<LinearDe
     {
         var call = (Call)ctx.get_data(SavedCall);
         int errorInput = System.Numerics.BitOperations.TrailingZeroCount((int)call.Wanted);
-        return BackwardGuard.Run(ctx, grad_outputs, InputCount, errorInput, (saved, grads) =>
+        return BackwardGuard.Run(ctx, grad_outputs, InputCount, errorInput, call.Operator, (saved, grads) =>
         {
             Tensor state = saved[4]!;
             Tensor? padding = saved[5] is { } rows ? Rows(rows) : null;
@@ -132,5 +134,5 @@ internal sealed class LinearDecode : torch.autograd.MultiTensorFunction<LinearDe
 
     private sealed record Result(Tensor Output, Tensor? NewState, Tensor? OldState, Tensor? Padding);
 
-    private sealed record Call(Inputs Wanted, Result? Result);
+    private sealed record Call(string Operator, Inputs Wanted, Result? Result);
 }

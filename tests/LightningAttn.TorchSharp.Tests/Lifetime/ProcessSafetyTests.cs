@@ -23,6 +23,41 @@ internal sealed class ProcessSafetyTests(DeviceType deviceType) : OperatorFixtur
         });
     }
 
+    [Test]
+    public void ASecondDerivativeIsAnErrorThatNamesIt()
+    {
+        ChildProcess.Outcome outcome = ChildProcess.Run($"{nameof(Scenarios.SecondDerivatives)}:{DeviceName}");
+        string[] lines = outcome.Output.Split('\n');
+
+        Assert.Multiple(() =>
+        {
+            Assert.That(outcome.ExitCode, Is.Zero, outcome.Output);
+            Assert.That(lines, Has.Exactly(14).Contains("returned an invalid gradient"), outcome.Output);
+            Assert.That(Causes("lightning_attention"), Is.EqualTo(12), outcome.Output);
+            Assert.That(Causes("linear_decode_forward"), Is.EqualTo(1), outcome.Output);
+            Assert.That(Causes("linear_decode_step"), Is.EqualTo(1), outcome.Output);
+            Assert.That(outcome.Output, Does.Not.Contain("nothing thrown").And.Not.Contain("in spite"));
+            Assert.That(lines, Has.Exactly(1).EqualTo("works again"), outcome.Output);
+        });
+
+        int Causes(string name) => lines.Count(line =>
+            line.StartsWith($"cause: Second derivatives of {name} are not implemented", StringComparison.Ordinal));
+    }
+
+    [Test]
+    public void ASecondDerivativeByGradEndsTheProcessAndIsNamed()
+    {
+        ChildProcess.Outcome outcome = ChildProcess.Run($"{nameof(Scenarios.SecondDerivativesByGrad)}:{DeviceName}");
+
+        Assert.Multiple(() =>
+        {
+            Assert.That(outcome.ExitCode, Is.Not.Zero.And.Not.EqualTo(Scenarios.Failed), outcome.Output);
+            Assert.That(outcome.Output, Does.Contain("first derivatives").And.Not.Contain("second derivatives\n"));
+            Assert.That(
+                outcome.Output, Does.Contain("Second derivatives of lightning_attention are not implemented"));
+        });
+    }
+
     /// <summary>Optimised code drops a reference after its last use, and tiered compilation gets there when it
     /// likes.</summary>
     [Test]

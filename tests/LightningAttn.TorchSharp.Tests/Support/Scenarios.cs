@@ -23,6 +23,8 @@ internal static class Scenarios
                 nameof(UseLibrary) => UseLibrary,
                 nameof(LoadTorchByPath) => LoadTorchByPath,
                 nameof(BackwardErrors) => () => BackwardErrors(Device()),
+                nameof(SecondDerivatives) => () => SecondDerivatives(Device()),
+                nameof(SecondDerivativesByGrad) => () => SecondDerivativesByGrad(Device()),
                 nameof(CollectDuringCalls) => () => CollectDuringCalls(Device()),
                 _ => throw new ArgumentException($"no scenario {name}", nameof(name)),
             };
@@ -110,30 +112,101 @@ internal static class Scenarios
             ExpectFailure(loss, state);
         }
 
+        ExpectSuccess(device);
+    }
+
+    /// <summary>
+    /// Penalties on gradients, whose own gradients the operators do not have: the caller gets an exception in each
+    /// case, and the next training step works.
+    /// </summary>
+    internal static void SecondDerivatives(Device device)
+    {
+        foreach (HistoryDecay historyDecay in Enum.GetValues<HistoryDecay>())
+        {
+            var attention = new AttentionCase { N = 70, HistoryDecay = historyDecay };
+            for (int input = 0; input < 5; input++)
+            {
+                using var scope = torch.NewDisposeScope();
+                AttentionCase.Inputs inputs = attention.Create(device);
+                Tensor leaf = inputs.All.ElementAt(input).requires_grad_(true);
+                Penalise(attention.Call(inputs).Output.sum(), leaf, leaf);
+            }
+
+            using (torch.NewDisposeScope())
+            {
+                // The gradient depends on the factor by way of an input and by way of the output's gradient.
+                AttentionCase.Inputs inputs = attention.Create(device);
+                Tensor factor = torch.ones(1, device: device, requires_grad: true);
+                Tensor source = inputs.K.requires_grad_(true);
+                Tensor loss = (attention.Call(inputs with { K = source * factor }).Output * factor).sum();
+                Penalise(loss, source, factor);
+            }
+        }
+
+        var decode = new DecodeCase();
         using (torch.NewDisposeScope())
         {
-            AttentionCase.Inputs leaves = new AttentionCase().Create(device).Leaves();
-            new AttentionCase().Call(leaves).Output.sum().backward();
-            Console.WriteLine(leaves.Q.grad is null ? "no gradient" : "works again");
+            DecodeCase.Inputs inputs = decode.Create(device);
+            Tensor slots = torch.tensor(new[] { 0L, 1, -1, 3 }).to(device);
+            Tensor leaf = inputs.Q.requires_grad_(true);
+            Tensor output = Functional.linear_decode_forward(
+                leaf, inputs.K, inputs.V, decode.States(device, decode.B), inputs.Rates, slots);
+            Penalise(output.sum(), leaf, leaf);
         }
 
-        static void ExpectFailure(Tensor loss, Tensor leaf)
+        using (torch.NewDisposeScope())
         {
-            try
-            {
-                loss.backward();
-                Console.WriteLine("nothing thrown");
-            }
-            catch (ExternalException error)
-            {
-                Console.WriteLine($"{error.Message}\ncause: {Native.LastBackwardError?.Message}");
-            }
-
-            if (leaf.grad is not null)
-            {
-                Console.WriteLine("a gradient in spite of the error");
-            }
+            DecodeCase.Inputs inputs = decode.Create(device);
+            Tensor leaf = decode.States(device, decode.B).requires_grad_(true);
+            (Tensor output, _) = Functional.linear_decode_step(inputs.Q, inputs.K, inputs.V, leaf, inputs.Rates);
+            Penalise(output.sum(), leaf, leaf);
         }
+
+        ExpectSuccess(device);
+
+        static void Penalise(Tensor loss, Tensor differentiated, Tensor leaf)
+        {
+            Tensor gradient = torch.autograd.grad([loss], [differentiated], create_graph: true)[0];
+            ExpectFailure(loss + gradient.square().sum(), leaf);
+        }
+    }
+
+    /// <summary>The same request by torch.autograd.grad, which ends the process.</summary>
+    internal static void SecondDerivativesByGrad(Device device)
+    {
+        var attention = new AttentionCase { N = 70 };
+        AttentionCase.Inputs leaves = attention.Create(device).Leaves();
+        IList<Tensor> first = torch.autograd.grad(
+            [attention.Call(leaves).Output.sum()], [leaves.Q, leaves.K], create_graph: true);
+        Console.WriteLine("first derivatives");
+        torch.autograd.grad([first[0].sum()], [leaves.K]);
+        Console.WriteLine("second derivatives");
+    }
+
+    private static void ExpectFailure(Tensor loss, Tensor leaf)
+    {
+        try
+        {
+            loss.backward();
+            Console.WriteLine("nothing thrown");
+        }
+        catch (ExternalException error)
+        {
+            Console.WriteLine($"{error.Message}\ncause: {Native.LastBackwardError?.Message}");
+        }
+
+        if (leaf.grad is not null)
+        {
+            Console.WriteLine("a gradient in spite of the error");
+        }
+    }
+
+    private static void ExpectSuccess(Device device)
+    {
+        using var scope = torch.NewDisposeScope();
+        AttentionCase.Inputs leaves = new AttentionCase().Create(device).Leaves();
+        new AttentionCase().Call(leaves).Output.sum().backward();
+        Console.WriteLine(leaves.Q.grad is null ? "no gradient" : "works again");
     }
 
     /// <summary>
@@ -171,7 +244,8 @@ internal static class Scenarios
             for (int step = 0; step < Steps; step++)
             {
                 (Tensor output, Tensor states) = CallOnCopies();
-                IList<Tensor> gradients = torch.autograd.grad([output], all, [gradOutput]);
+                IList<Tensor> gradients = torch.autograd.grad(
+                    [output], all, [gradOutput], create_graph: step % 2 == 1);
                 Tensor decoded = Functional.linear_decode_forward(
                     Copy(token.Q), Copy(token.K), Copy(token.V), state, Copy(token.Rates), Copy(slots));
                 IList<Tensor> tokenGradients = torch.autograd.grad([decoded], [token.Q], [gradToken]);
