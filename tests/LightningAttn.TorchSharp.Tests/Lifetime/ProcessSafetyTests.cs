@@ -58,6 +58,43 @@ internal sealed class ProcessSafetyTests(DeviceType deviceType) : OperatorFixtur
         });
     }
 
+    /// <summary>
+    /// Over 10,000 steps, so that what is left over in each shows: a tensor of this size is 8 KiB, a node of autograd's
+    /// graph some hundred bytes.
+    /// </summary>
+    [Test]
+    public void TrainingDoesNotGrow()
+    {
+        ChildProcess.Outcome outcome = ChildProcess.Run($"{nameof(Scenarios.LongTraining)}:{DeviceName}");
+        Assert.That(outcome.ExitCode, Is.Zero, outcome.Output);
+
+        SortedDictionary<int, ProcessMemory> steps = ProcessMemory.FromLines(outcome.Output);
+        foreach ((int step, ProcessMemory memory) in steps)
+        {
+            TestContext.Out.WriteLine($"step {step}: {memory}");
+        }
+
+        Assert.That(steps.Keys, Has.Member(0).And.Member(10_000));
+        ProcessMemory first = steps[0];
+        ProcessMemory last = steps[10_000];
+        double[] losses = [.. outcome.Output.Split('\n')
+            .Where(static line => line.StartsWith("loss ", StringComparison.Ordinal))
+            .Select(static line => double.Parse(line[5..], System.Globalization.CultureInfo.InvariantCulture))];
+
+        Assert.Multiple(() =>
+        {
+            Assert.That(last.ResidentBytes - first.ResidentBytes, Is.LessThan(8L << 20), "bytes left over");
+            Assert.That(last.ManagedBytes - first.ManagedBytes, Is.LessThan(64L << 10), "managed bytes left over");
+            Assert.That(last.PeakTensors - first.PeakTensors, Is.LessThanOrEqualTo(0), "tensors left over");
+            Assert.That(last.ScopedTensors - first.ScopedTensors, Is.Zero, "tensors left over in scopes");
+
+            // libtorch takes device memory for small tensors in pieces of 2 MiB.
+            Assert.That(
+                first.FreeDeviceBytes - last.FreeDeviceBytes, Is.LessThanOrEqualTo(4L << 20), "device bytes left over");
+            Assert.That(losses[1], Is.LessThan(losses[0] / 4));
+        });
+    }
+
     /// <summary>Optimised code drops a reference after its last use, and tiered compilation gets there when it
     /// likes.</summary>
     [Test]

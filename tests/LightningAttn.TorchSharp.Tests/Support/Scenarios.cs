@@ -25,6 +25,7 @@ internal static class Scenarios
                 nameof(BackwardErrors) => () => BackwardErrors(Device()),
                 nameof(SecondDerivatives) => () => SecondDerivatives(Device()),
                 nameof(SecondDerivativesByGrad) => () => SecondDerivativesByGrad(Device()),
+                nameof(LongTraining) => () => LongTraining(Device()),
                 nameof(CollectDuringCalls) => () => CollectDuringCalls(Device()),
                 _ => throw new ArgumentException($"no scenario {name}", nameof(name)),
             };
@@ -181,6 +182,64 @@ internal static class Scenarios
         Console.WriteLine("first derivatives");
         torch.autograd.grad([first[0].sum()], [leaves.K]);
         Console.WriteLine("second derivatives");
+    }
+
+    /// <summary>
+    /// Training by both kinds of operators: steps in which the runtime and the allocators settle, then 10,000 from step
+    /// 0 on. Prints what the process holds after every thousand, and the first and the last loss.
+    /// </summary>
+    internal static void LongTraining(Device device)
+    {
+        const int FirstStep = -4_999;
+        const int LastStep = 10_000;
+        var attention = new AttentionCase { B = 1, N = 64, D = 16, E = 16 };
+        using var scope = torch.NewDisposeScope();
+        AttentionCase.Inputs parameters = attention.Create(device).Leaves();
+        Tensor target = Values.Normal(7, ScalarType.Float32, device, 1, 2, 64, 16);
+        long peakTensors = 0;
+        for (int step = FirstStep; step <= LastStep; step++)
+        {
+            using (torch.NewDisposeScope())
+            {
+                (Tensor output, Tensor states) = attention.Call(parameters);
+                (Tensor decoded, Tensor state) = Functional.linear_decode_step(
+                    parameters.Q.narrow(2, 0, 1),
+                    parameters.K.narrow(2, 0, 1),
+                    parameters.V.narrow(2, 0, 1),
+                    states.select(2, -1),
+                    parameters.Rates);
+                Tensor fit = (output - target).square().mean();
+                Tensor loss = fit + ((decoded.square().mean() + state.square().mean()) * 1e-3);
+                loss.backward();
+
+                // The graph of the gradients must go as well. Both results take part: TorchSharp's counts grow by one
+                // for each undefined gradient, though it holds nothing.
+                (Tensor again, Tensor statesAgain) = attention.Call(parameters);
+                Tensor sum = again.sum() + statesAgain.sum();
+                torch.autograd.grad([sum], [parameters.Q, parameters.Rates], create_graph: true);
+                using (torch.no_grad())
+                {
+                    foreach (Tensor parameter in parameters.All)
+                    {
+                        parameter.sub_(parameter.grad! * 0.5).clamp_(min: parameter.dim() == 1 ? 0 : -10);
+                        parameter.grad!.zero_();
+                    }
+                }
+
+                if (step is FirstStep or LastStep)
+                {
+                    Console.WriteLine($"loss {fit.item<float>():g6}");
+                }
+            }
+
+            // Looked at in every step, because the garbage collector would hide what was left over before.
+            peakTensors = Math.Max(peakTensors, Tensor.TotalCount);
+            if (step % 1000 == 0)
+            {
+                Console.WriteLine(ProcessMemory.Read(device, peakTensors).ToLine(step));
+                peakTensors = 0;
+            }
+        }
     }
 
     private static void ExpectFailure(Tensor loss, Tensor leaf)
