@@ -31,7 +31,8 @@ internal sealed class LightningAttention : torch.autograd.MultiTensorFunction<Li
 
         var wanted = Wanted(q, Inputs.Q) | Wanted(k, Inputs.K) | Wanted(v, Inputs.V) | Wanted(rates, Inputs.Rates)
             | (history is null ? Inputs.None : Wanted(history, Inputs.History));
-        List<Tensor> outputs = apply(q, k, v, rates, history!, new Call(options, wanted, result));
+        List<Tensor> outputs = apply(
+            Aliased(q), Aliased(k), Aliased(v), rates, history!, new Call(options, wanted, result));
         return (outputs[0], outputs[1]);
     }
 
@@ -57,6 +58,14 @@ internal sealed class LightningAttention : torch.autograd.MultiTensorFunction<Li
             return [gradients.Q, gradients.K, gradients.V, gradients.Rates, gradients.History, null];
         });
     }
+
+    /// <summary>
+    /// A leaf by way of a view. Autograd takes a gradient over as the leaf's <c>grad</c> where nobody else holds the
+    /// tensor, and copies it otherwise; <see cref="BackwardGuard"/> holds what it returns. The view's backward pass
+    /// makes a new tensor of the same memory.
+    /// </summary>
+    private static Tensor Aliased(Tensor tensor) =>
+        tensor.requires_grad && tensor.is_leaf ? tensor.view(tensor.shape) : tensor;
 
     private static Inputs Wanted(Tensor tensor, Inputs input) => tensor.requires_grad ? input : Inputs.None;
 

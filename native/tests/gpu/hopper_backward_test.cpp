@@ -1,6 +1,5 @@
 // The backward pass by the Hopper path: sizes, segments of 2048 tokens of which the first in scan order may be short,
 // and that the grid changes no bit.
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -96,10 +95,9 @@ TEST_P(HopperBackward, OnAThreadWithoutAContext) {
     Case c = backward_case(sizes_of(1, 1, 1, 70, 16, 16));
     Problem problem(c);
     Mirror mirror(device(), problem);
-    std::thread([&] {
-        mirror.forward(problem.forward_params());
-        mirror.backward(problem.backward_params());
-    }).join();
+    mirror.use_new_threads();
+    mirror.forward(problem.forward_params());
+    mirror.backward(problem.backward_params());
     mirror.fetch();
     problem.expect_forward();
     problem.expect_backward();

@@ -27,6 +27,9 @@ public:
     Mirror(Device& device, Decode& decode, bool in_place);
 
     // Queue the call, with a workspace of exactly the size that it asks for.
+    // From here on every call of the library is made on a new thread.
+    void use_new_threads() { new_threads_ = true; }
+
     void forward(lattn_forward_params params);
     void backward(lattn_backward_params params);
     // Returns the status: a call may be refused for its values.
@@ -57,6 +60,8 @@ private:
     Memory allocate(std::size_t bytes) { return Memory(device_.allocate(bytes), Release{&device_}); }
     void add(Bytes host, bool is_input);
     void* workspace(uint64_t bytes);
+    template <typename Call>
+    bool succeeds(Call call) const; // a failure fails the test
     template <typename Params>
     void relocate_inputs(Params& params) const;
 
@@ -64,6 +69,7 @@ private:
     std::vector<Region> regions_;
     std::vector<Memory> workspaces_;
     uint64_t workspace_bytes_ = 0;
+    bool new_threads_ = false;
 };
 
 } // namespace lattn::test

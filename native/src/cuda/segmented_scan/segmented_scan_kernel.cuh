@@ -93,7 +93,7 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
             if (warp % kWarpsPerGroup == 0) Loads::run(p, shared);
             if constexpr (kWithOutput) {
                 if (warp % kWarpsPerGroup == 1) Loads::run_rows(p, shared);
-                if (warp % kWarpsPerGroup == 2 && p.split) {
+                if (warp % kWarpsPerGroup == 2 && p.split && p.followed) {
                     if (!p.overlaps) ptx::wait_for_prior_kernel();
                     ptx::let_next_kernel_start();
                 }

@@ -252,6 +252,7 @@ Status launch_segmented_scans(Device& device, const std::vector<ScanCall>& calls
         LATTN_RETURN_IF_ERROR(
             check_workspace(calls[i].workspace, calls[i].workspace_bytes, plans[i].workspace_bytes()));
         LATTN_RETURN_IF_ERROR(make_params(device, calls[i], plans[i], params[i]));
+        params[i].followed = i + 1 < calls.size();
     }
     Launches launches(device, calls);
     for (const auto pass : {&Launches::sums, &Launches::combine, &Launches::scan})
