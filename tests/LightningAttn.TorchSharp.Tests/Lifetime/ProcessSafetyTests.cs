@@ -58,6 +58,21 @@ internal sealed class ProcessSafetyTests(DeviceType deviceType) : OperatorFixtur
         });
     }
 
+    [Test]
+    public void GradientsOfLeavesAreThereOnce()
+    {
+        const double GradientBytes = 3 * (64 << 20);
+        ChildProcess.Outcome outcome = ChildProcess.Run($"{nameof(Scenarios.LargeLeaves)}:{DeviceName}");
+        Assert.That(outcome.ExitCode, Is.Zero, outcome.Output);
+
+        SortedDictionary<int, ProcessMemory> steps = ProcessMemory.FromLines(outcome.Output);
+        long growth = IsCuda
+            ? steps[0].FreeDeviceBytes - steps[1].FreeDeviceBytes
+            : steps[1].ResidentBytes - steps[0].ResidentBytes;
+        TestContext.Out.WriteLine($"{growth / GradientBytes:f2} times the gradients");
+        Assert.That(growth, Is.InRange(0.9 * GradientBytes, 1.5 * GradientBytes));
+    }
+
     /// <summary>
     /// Over 10,000 steps, so that what is left over in each shows: a tensor of this size is 8 KiB, a node of autograd's
     /// graph some hundred bytes.
