@@ -57,9 +57,9 @@ struct SegmentedScanParams {
     float* workspace;
     int32_t state_entries;
     int32_t row_parts; // of 64 rows, in a state of the workspace
-    int32_t overlaps;  // whether this kernel needs nothing of the one before it, which began after the call's inputs
-                       // were there
-    int32_t followed;  // by another scan of the same call, which may start while this one drains
+    // 1: this kernel needs nothing of the one before it, which began after the call's inputs were there
+    int32_t overlaps;
+    int32_t followed;      // by another scan of the same call, which may start while this one drains
     int32_t b_and_c_recur; // in another kernel soon: a and the output leave L2 to them
     int32_t split;         // 1: jobs of segments_per_job segments, 0: one job walks all segments of a sequence
     int32_t combined;      // 1: by a pass over the sums, 0: every job combines them itself
