@@ -77,6 +77,26 @@ internal static class Check
         }
     }
 
+    /// <summary>A tensor for the output of decoding, [B, Hv * E].</summary>
+    internal static void DecodeOutput(Tensor output, Tensor v)
+    {
+        const string Name = "output";
+        Usable(output, Name);
+        if (output.dim() != 2 || output.size(0) != v.size(0) || output.size(1) != v.size(1) * v.size(3))
+        {
+            throw Unexpected(output, Name, $"[B, Hv * E] = [{v.size(0)}, {v.size(1) * v.size(3)}]");
+        }
+
+        SameType(output, Name, v);
+        SameDevice(output, Name, v, nameof(v));
+        if (output.stride(1) != 1 && output.size(1) > 1)
+        {
+            throw Unexpected(output, Name, $"rows without gaps, not stride {output.stride(1)} on axis 1");
+        }
+
+        Writable(output, Name);
+    }
+
     internal static void Slots(Tensor slots, Tensor v, long slotCount)
     {
         const string Name = "slot_idx";
@@ -133,8 +153,10 @@ internal static class Check
         Usable(q, nameof(q));
         Usable(k, nameof(k));
         Usable(v, nameof(v));
-        string length = tokens?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "N";
-        Rank(q, nameof(q), $"[B, Hk, {length}, D]");
+        (string queries, string values) = tokens is null
+            ? ("[B, Hk, N, D]", "[B, Hv, N, E]")
+            : ("[B, Hk, 1, D]", "[B, Hv, 1, E]");
+        Rank(q, nameof(q), queries);
         if (q.dtype is not (ScalarType.Float32 or ScalarType.Float64 or ScalarType.BFloat16 or ScalarType.Float16))
         {
             throw Unexpected(q, nameof(q), "float16, bfloat16, float32 or float64");
@@ -147,7 +169,7 @@ internal static class Check
 
         if (tokens is { } count && q.size(2) != count)
         {
-            throw Unexpected(q, nameof(q), $"[B, Hk, {length}, D]");
+            throw Unexpected(q, nameof(q), queries);
         }
 
         if (q.size(1) < 1 || q.size(3) < 1)
@@ -155,7 +177,7 @@ internal static class Check
             throw Unexpected(q, nameof(q), "at least one head and D >= 1");
         }
 
-        Rank(k, nameof(k), $"[B, Hk, {length}, D]");
+        Rank(k, nameof(k), queries);
         SameType(k, nameof(k), q);
         SameDevice(k, nameof(k), q, nameof(q));
         for (int axis = 0; axis < 4; axis++)
@@ -166,13 +188,13 @@ internal static class Check
             }
         }
 
-        Rank(v, nameof(v), $"[B, Hv, {length}, E]");
+        Rank(v, nameof(v), values);
         SameType(v, nameof(v), q);
         SameDevice(v, nameof(v), q, nameof(q));
         if (v.size(0) != q.size(0) || v.size(2) != q.size(2) || v.size(3) < 1)
         {
             throw Unexpected(
-                v, nameof(v), $"[B, Hv, {length}, E] = [{q.size(0)}, Hv, {q.size(2)}, E >= 1] as q has it");
+                v, nameof(v), $"{values} = [{q.size(0)}, Hv, {q.size(2)}, E >= 1] as q has it");
         }
 
         if (v.size(1) < 1 || v.size(1) % q.size(1) != 0)
@@ -212,7 +234,11 @@ internal static class Check
     private static void State(Tensor state, string name, string rowsLetter, long? rows, Tensor q, Tensor v)
     {
         Usable(state, name);
-        Rank(state, name, $"[{rowsLetter}, Hv, D, E]");
+        if (state.dim() != 4)
+        {
+            throw Unexpected(state, name, $"rank 4, [{rowsLetter}, Hv, D, E]");
+        }
+
         if ((rows is { } count && state.size(0) != count)
             || state.size(1) != v.size(1) || state.size(2) != q.size(3) || state.size(3) != v.size(3))
         {

@@ -52,21 +52,8 @@ public static partial class Functional
         Tensor slot_idx,
         long block_size = 32)
     {
-        Check.Decode(q, k, v);
-        Check.DecodeState(kv_caches, nameof(kv_caches), "slots", rows: null, q, v);
-        Check.Writable(kv_caches, nameof(kv_caches));
-        if (block_size <= 0)
-        {
-            throw new ArgumentException($"block_size is {block_size}, expected a positive number.", nameof(block_size));
-        }
-
+        CheckDecodeForward(q, k, v, kv_caches, block_size);
         bool recording = torch.is_grad_enabled();
-        if (recording && kv_caches.requires_grad)
-        {
-            throw new InvalidOperationException(
-                "kv_caches requires a gradient, but linear_decode_forward updates it in place and gives it none. Use "
-                + "linear_decode_step(q, k, v, state, slope_rate), which returns the new state, or detach the cache.");
-        }
 
         using var scope = torch.NewDisposeScope();
         Tensor rates = DecayRates.Prepare(slope_rate, nameof(slope_rate), v.size(1), v);
@@ -75,6 +62,69 @@ public static partial class Functional
             ? Autograd.LinearDecode.RecordInPlace(q, k, v, rates, kv_caches, slot_idx)
             : Kernels.Decode(q, k, v, rates, kv_caches, kv_caches, slot_idx);
         return scope.MoveToOuter(output);
+    }
+
+    /// <summary>
+    /// The same into a given tensor, so that a loop of steps allocates nothing: no tensor, and no managed object unless
+    /// an argument has to be converted (slope_rate of another type, rank or stride; a last axis of q, k or v with a
+    /// stride). Never recorded by autograd.
+    /// </summary>
+    /// <param name="q">As above.</param>
+    /// <param name="k">As above.</param>
+    /// <param name="v">As above.</param>
+    /// <param name="kv_caches">As above.</param>
+    /// <param name="slope_rate">As above.</param>
+    /// <param name="slot_idx">As above.</param>
+    /// <param name="output">[B, Hv * E] of v's type and device, the elements of a row side by side; overwritten. It must
+    /// not overlap q, k, v or kv_caches.</param>
+    /// <param name="block_size">As above.</param>
+    /// <returns><paramref name="output"/>.</returns>
+    /// <exception cref="ArgumentException">As above, or output has the wrong rank, size, type, device or stride.
+    /// </exception>
+    /// <exception cref="InvalidOperationException">An argument requires a gradient while gradients are recorded.
+    /// </exception>
+    /// <exception cref="ObjectDisposedException">A tensor has been disposed.</exception>
+    /// <exception cref="NotSupportedException">The device, or the type or head size on CUDA, is not supported.
+    /// </exception>
+    /// <exception cref="DllNotFoundException">The native library is missing.</exception>
+    /// <exception cref="LightningAttnException">The CUDA driver reported an error.</exception>
+    public static Tensor linear_decode_forward(
+        Tensor q,
+        Tensor k,
+        Tensor v,
+        Tensor kv_caches,
+        Tensor slope_rate,
+        Tensor slot_idx,
+        Tensor output,
+        long block_size = 32)
+    {
+        CheckDecodeForward(q, k, v, kv_caches, block_size);
+        Check.DecodeOutput(output, v);
+        Check.Usable(slope_rate, nameof(slope_rate));
+        if (torch.is_grad_enabled()
+            && (q.requires_grad || k.requires_grad || v.requires_grad || slope_rate.requires_grad
+                || output.requires_grad))
+        {
+            throw new InvalidOperationException(
+                "An argument requires a gradient, but what is written to a given output is not recorded. Call "
+                + "linear_decode_forward without output, or under no_grad.");
+        }
+
+        Tensor rates = DecayRates.Prepare(slope_rate, nameof(slope_rate), v.size(1), v);
+        try
+        {
+            Check.Slots(slot_idx, v, kv_caches.size(0));
+            Kernels.Decode(q, k, v, rates, kv_caches, kv_caches, slot_idx, output);
+        }
+        finally
+        {
+            if (!ReferenceEquals(rates, slope_rate))
+            {
+                rates.Dispose();
+            }
+        }
+
+        return output;
     }
 
     /// <summary>
@@ -115,5 +165,23 @@ public static partial class Functional
         Tensor newState = Kernels.NewState(state);
         Tensor output = Kernels.Decode(q, k, v, rates, state, newState, slots: null);
         return scope.MoveToOuter(output, newState);
+    }
+
+    private static void CheckDecodeForward(Tensor q, Tensor k, Tensor v, Tensor kvCaches, long blockSize)
+    {
+        Check.Decode(q, k, v);
+        Check.DecodeState(kvCaches, "kv_caches", "slots", rows: null, q, v);
+        Check.Writable(kvCaches, "kv_caches");
+        if (blockSize <= 0)
+        {
+            throw new ArgumentException($"block_size is {blockSize}, expected a positive number.", "block_size");
+        }
+
+        if (kvCaches.requires_grad && torch.is_grad_enabled())
+        {
+            throw new InvalidOperationException(
+                "kv_caches requires a gradient, but linear_decode_forward updates it in place and gives it none. Use "
+                + "linear_decode_step(q, k, v, state, slope_rate), which returns the new state, or detach the cache.");
+        }
     }
 }

@@ -10,7 +10,7 @@ public enum Operation
     Backward,
 
     /// <summary>
-    /// <see cref="Functional.linear_decode_forward"/> and <see cref="Functional.linear_decode_step"/>.
+    /// <c>linear_decode_forward</c> and <see cref="Functional.linear_decode_step"/>.
     /// </summary>
     Decode,
 }

@@ -65,7 +65,7 @@ internal sealed class LightningAttention : torch.autograd.MultiTensorFunction<Li
     /// makes a new tensor of the same memory.
     /// </summary>
     private static Tensor Aliased(Tensor tensor) =>
-        tensor.requires_grad && tensor.is_leaf ? tensor.view(tensor.shape) : tensor;
+        tensor.requires_grad && tensor.is_leaf ? tensor.view_as(tensor) : tensor;
 
     private static Inputs Wanted(Tensor tensor, Inputs input) => tensor.requires_grad ? input : Inputs.None;
 

@@ -205,19 +205,51 @@ internal static unsafe class Kernels
     internal static Tensor Decode(
         Tensor q, Tensor k, Tensor v, Tensor rates, Tensor stateIn, Tensor stateOut, Tensor? slots)
     {
+        Tensor output = Empty([v.size(0), v.size(1) * v.size(3)], v.dtype, v);
+        Decode(q, k, v, rates, stateIn, stateOut, slots, output);
+        return output;
+    }
+
+    /// <summary>The same into a given tensor, whose rows have no gaps. Needs no dispose scope.</summary>
+    internal static void Decode(
+        Tensor q, Tensor k, Tensor v, Tensor rates, Tensor stateIn, Tensor stateOut, Tensor? slots, Tensor output)
+    {
+        if (v.size(0) == 0)
+        {
+            return;
+        }
+
+        Tensor unitQ = WithUnitStride(q);
+        Tensor unitK = WithUnitStride(k);
+        Tensor unitV = WithUnitStride(v);
+        Tensor? denseSlots = slots is null || slots.is_contiguous() ? slots : slots.contiguous();
+        try
+        {
+            DecodePrepared(unitQ, unitK, unitV, rates, stateIn, stateOut, denseSlots, output);
+        }
+        finally
+        {
+            DisposeCopy(unitQ, q);
+            DisposeCopy(unitK, k);
+            DisposeCopy(unitV, v);
+            DisposeCopy(denseSlots, slots);
+        }
+    }
+
+    private static void DisposeCopy(Tensor? copy, Tensor? original)
+    {
+        if (!ReferenceEquals(copy, original))
+        {
+            copy?.Dispose();
+        }
+    }
+
+    private static void DecodePrepared(
+        Tensor q, Tensor k, Tensor v, Tensor rates, Tensor stateIn, Tensor stateOut, Tensor? slots, Tensor output)
+    {
         long batch = v.size(0);
         long heads = v.size(1);
         long headDimV = v.size(3);
-        Tensor output = Empty([batch, heads * headDimV], v.dtype, v);
-        if (batch == 0)
-        {
-            return output;
-        }
-
-        q = WithUnitStride(q);
-        k = WithUnitStride(k);
-        v = WithUnitStride(v);
-        slots = slots is null || slots.is_contiguous() ? slots : slots.contiguous();
         long slotCount = stateIn.size(0);
         var parameters = new DecodeParams
         {
@@ -240,7 +272,7 @@ internal static unsafe class Kernels
             Output = new View
             {
                 Data = TorchNative.Data(output),
-                StrideB = heads * headDimV,
+                StrideB = output.stride(0),
                 StrideH = headDimV,
                 StrideN = headDimV,
             },
@@ -259,7 +291,6 @@ internal static unsafe class Kernels
         GC.KeepAlive(stateOut);
         GC.KeepAlive(slots);
         GC.KeepAlive(output);
-        return output;
     }
 
     /// <summary>An uninitialised contiguous tensor of the state's shape, type and device.</summary>
