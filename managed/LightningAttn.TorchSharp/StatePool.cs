@@ -10,7 +10,8 @@ namespace LightningAttn;
 /// <remarks>
 /// All members may be called by several threads. That holds for the bookkeeping; the states themselves are read and
 /// written in the order of the device's stream, as those of any tensor, and a slot is one request's at a time.
-/// Nothing here waits for the device, but <see cref="Save(BinaryWriter)"/>. No gradients are recorded.
+/// <see cref="Save(BinaryWriter)"/> and <see cref="Load"/> wait for the device, and on CUDA <see cref="Indices"/> for
+/// the copy of the indices; nothing else does. No gradients are recorded.
 /// </remarks>
 public sealed class StatePool : IDisposable
 {
@@ -107,7 +108,7 @@ public sealed class StatePool : IDisposable
         {
             lock (_lock)
             {
-                return [.. Enumerable.Range(0, Capacity).Where(index => _inUse[index]).Select(HandleOf)];
+                return [.. Used().Select(HandleOf)];
             }
         }
     }
@@ -142,9 +143,7 @@ public sealed class StatePool : IDisposable
     /// <exception cref="InvalidOperationException">Every slot is in use.</exception>
     /// <exception cref="ObjectDisposedException">The pool has been disposed.</exception>
     public StateSlot Allocate() =>
-        TryAllocate(out StateSlot slot)
-            ? slot
-            : throw new InvalidOperationException($"All {Capacity} slots of the pool are in use.");
+        TryAllocate(out StateSlot slot) ? slot : throw Full();
 
     /// <summary>The same, where a full pool is no error.</summary>
     /// <param name="slot">The slot, if there was one.</param>
@@ -203,7 +202,7 @@ public sealed class StatePool : IDisposable
             Require(slot);
             if (!TryTake(out StateSlot fork))
             {
-                throw new InvalidOperationException($"All {Capacity} slots of the pool are in use.");
+                throw Full();
             }
 
             CopyStates(slot.Index, fork.Index);
@@ -364,6 +363,10 @@ public sealed class StatePool : IDisposable
         }
     }
 
+    private IEnumerable<int> Used() => Enumerable.Range(0, Capacity).Where(index => _inUse[index]);
+
+    private InvalidOperationException Full() => new($"All {Capacity} slots of the pool are in use.");
+
     private StateSlot HandleOf(int index) => new(index, _generations[index]);
 
     private bool TryTake(out StateSlot slot)
@@ -419,7 +422,7 @@ public sealed class StatePool : IDisposable
     /// <summary>[slots in use], int64, on the pool's device. To be called inside a dispose scope.</summary>
     private Tensor UsedIndices()
     {
-        long[] used = [.. Enumerable.Range(0, Capacity).Where(index => _inUse[index]).Select(index => (long)index)];
+        long[] used = [.. Used().Select(static index => (long)index)];
         return torch.tensor(used, dtype: ScalarType.Int64, device: Device);
     }
 }
