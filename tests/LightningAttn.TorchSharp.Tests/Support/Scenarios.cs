@@ -168,7 +168,9 @@ internal static class Scenarios
 
         static void Penalise(Tensor loss, Tensor differentiated, Tensor leaf)
         {
-            Tensor gradient = torch.autograd.grad([loss], [differentiated], create_graph: true)[0];
+            // retain_graph because the loss is differentiated again: TorchSharp's default is false here as well.
+            Tensor gradient = torch.autograd.grad(
+                [loss], [differentiated], retain_graph: true, create_graph: true)[0];
             // libtorch runs later nodes first, but counts them per thread: those that CUDA's thread made come last
             // there, when the leaf may have its first-order gradient.
             ExpectFailure(loss + gradient.square().sum(), loss.device_type == DeviceType.CPU ? leaf : null);
@@ -181,7 +183,7 @@ internal static class Scenarios
         var attention = new AttentionCase { N = 70 };
         AttentionCase.Inputs leaves = attention.Create(device).Leaves();
         IList<Tensor> first = torch.autograd.grad(
-            [attention.Call(leaves).Output.sum()], [leaves.Q, leaves.K], create_graph: true);
+            [attention.Call(leaves).Output.sum()], [leaves.Q, leaves.K], retain_graph: true, create_graph: true);
         Console.WriteLine("first derivatives");
         torch.autograd.grad([first[0].sum()], [leaves.K]);
         Console.WriteLine("second derivatives");
@@ -247,6 +249,7 @@ internal static class Scenarios
 
     private static void ExpectFailure(Tensor loss, Tensor? leaf)
     {
+        Native.LastBackwardError = null;
         try
         {
             loss.backward();
