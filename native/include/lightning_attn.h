@@ -7,7 +7,7 @@
  *   o_t = scale * S_t^T q_t                    s >= 0: decay rate of the head, nats per token
  *
  * Shape letters: B batch, Hk query/key heads, Hv value heads (Hk divides Hv), N tokens, D query/key head size,
- * E value head size, NB = ceil(N / block_size) state blocks.
+ * E value head size, NB = ceil(N / block_size) state blocks, T tokens of a packed batch, Td draft tokens.
  *
  * Conventions
  *  - Every function that can fail returns a lattn_status; lattn_last_error() then holds the message of this thread.
@@ -40,7 +40,7 @@ extern "C" {
 #endif
 
 /* Changes with every incompatible change of this header. */
-#define LATTN_ABI_VERSION 2u
+#define LATTN_ABI_VERSION 3u
 
 typedef int32_t lattn_status;
 enum {
@@ -79,7 +79,11 @@ enum {
 typedef int32_t lattn_operation;
 enum { LATTN_OP_FORWARD = 0, LATTN_OP_BACKWARD = 1, LATTN_OP_DECODE = 2 };
 
-/* A strided [B, H, N, X] tensor; X is contiguous. data may be NULL only where a field says so, or if it is empty. */
+/* The most tokens of a row that one lattn_decode call takes. */
+#define LATTN_MAX_DECODE_TOKENS 16
+
+/* A strided [B, H, N, X] tensor; X is contiguous. data may be NULL only where a field says so, or if it is empty.
+ * Of a packed batch it is [1, H, T, X] and stride_b is ignored. */
 typedef struct lattn_view {
     void* data;
     int64_t stride_b;
@@ -106,12 +110,17 @@ typedef struct lattn_states_view {
     int64_t stride_e;
 } lattn_states_view;
 
-/* What forward and backward have in common: sizes, types, placement. */
+/* What forward and backward have in common: sizes, types, placement.
+ *
+ * cu_seqlens makes it a packed batch: sequence b has tokens cu_seqlens[b] to cu_seqlens[b + 1] - 1 of tensors of
+ * `tokens` tokens in all. The offsets do not decrease and do not exceed `tokens`: an error on the CPU; on CUDA, where
+ * they are in device memory and the host does not look at them, they are taken as if they had been clamped. Tokens that
+ * belong to no sequence are padding: what the call writes for them is zeros. state_count is 1. */
 typedef struct lattn_problem {
-    int64_t batch;      /* B >= 0 */
+    int64_t batch;      /* B >= 0, sequences */
     int64_t heads_qk;   /* Hk >= 1 */
     int64_t heads_v;    /* Hv >= 1, a multiple of Hk */
-    int64_t tokens;     /* N >= 0 */
+    int64_t tokens;     /* N >= 0 of every sequence; T >= 0, those of all sequences, with cu_seqlens */
     int64_t head_dim_qk; /* D >= 1; CUDA: a multiple of 8 from 16 to 256 */
     int64_t head_dim_v;  /* E >= 1; CUDA: a multiple of 8 from 16 to 256 */
     int64_t block_size;  /* tokens per returned state block: a positive multiple of 64 */
@@ -126,8 +135,22 @@ typedef struct lattn_problem {
     /* 1: the products of fp32 tensors on CUDA may round their factors to tf32; 0: they keep fp32's accuracy, as the
        gradient of the decay rate always does. Without effect on other types and on the CPU. */
     int32_t allow_tf32;
-    int32_t reserved; /* 0 */
+    lattn_dtype cu_seqlens_dtype; /* LATTN_INT32 or LATTN_INT64; ignored when cu_seqlens is NULL */
+    const void* cu_seqlens;       /* [B + 1] contiguous, on the device, or NULL: every sequence has `tokens` tokens */
 } lattn_problem;
+
+/* A pool that holds the states of a packed batch's sequences, read before and written after them. A sequence whose slot
+ * is -1 is padding: its tokens are, and no state is touched. Any other slot outside [0, slot_count) is
+ * LATTN_INVALID_ARGUMENT on the CPU (nothing is written) and behaves like -1 on CUDA. No two sequences may have the
+ * same slot. An empty sequence leaves its slot as it is, or zeros it if has_initial says that it starts from zeros. */
+typedef struct lattn_pool {
+    lattn_state_view states;    /* [slot_count, Hv, D, E]; stride_b is the stride between slots; data NULL: no pool */
+    int64_t slot_count;
+    const void* slots;          /* [B] contiguous, on the device; NULL: slot b of sequence b */
+    const uint8_t* has_initial; /* [B] on the device, 0: the sequence starts from zeros; NULL: none does */
+    lattn_dtype state_dtype;    /* fp32, bf16 or fp16; fp64 exactly when dtype is fp64. Rounded once */
+    lattn_dtype slot_dtype;     /* LATTN_INT32 or LATTN_INT64; ignored when slots is NULL */
+} lattn_pool;
 
 typedef struct lattn_forward_params {
     uint64_t struct_size;
@@ -139,6 +162,7 @@ typedef struct lattn_forward_params {
     lattn_state_view history;    /* [B, Hv, D, E], state type; data NULL: zeros */
     lattn_view output;           /* [B, Hv, N, E], written */
     lattn_states_view states;    /* [B, Hv, state_count, D, E], state type, written; data NULL: not wanted */
+    lattn_pool pool;             /* packed batches only, in place of history and states */
     void* workspace;             /* of lattn_forward_workspace_size() bytes, 256-byte aligned; NULL when that is 0 */
     uint64_t workspace_bytes;
     void* stream;                /* CUstream */
@@ -164,10 +188,13 @@ typedef struct lattn_backward_params {
     void* stream;
 } lattn_backward_params;
 
-/* One token per row: S <- exp(-s) S + k (x) v, o = S^T q; products accumulated in the state type, S rounded once.
+/* Td tokens per row, one after the other: S <- exp(-s) S + k (x) v, o = S^T q; products accumulated in the state type, S
+   rounded once, after the last token. Every token's arithmetic is the same whatever Td is.
    Row b reads state_in[slot[b]] and writes state_out[slot[b]], slot[b] = b where slots is NULL. A row with slot -1
    writes zeros to output and touches no state. Any other slot outside [0, slot_count) is LATTN_INVALID_ARGUMENT on
-   the CPU (nothing is written) and behaves like -1 on CUDA. state_in and state_out may be the same memory. */
+   the CPU (nothing is written) and behaves like -1 on CUDA. state_in and state_out may be the same memory.
+   Row b takes only its first accepted[b] tokens where accepted is given; the output of the others is zeros. A number
+   outside [0, Td] is LATTN_INVALID_ARGUMENT on the CPU (nothing is written) and clamped on CUDA. */
 typedef struct lattn_decode_params {
     uint64_t struct_size;
     int64_t batch;       /* B >= 0 */
@@ -182,15 +209,18 @@ typedef struct lattn_decode_params {
     lattn_dtype slot_dtype;  /* LATTN_INT32 or LATTN_INT64; ignored when slots is NULL */
     lattn_device_type device_type;
     int32_t device_index;
-    int32_t reserved; /* 0 */
-    lattn_view q;                /* [B, Hk, 1, D] */
-    lattn_view k;                /* [B, Hk, 1, D] */
-    lattn_view v;                /* [B, Hv, 1, E] */
-    lattn_view output;           /* [B, Hv, 1, E], written */
+    int32_t tokens;              /* Td, 1 to LATTN_MAX_DECODE_TOKENS */
+    lattn_dtype accepted_dtype;  /* LATTN_INT32 or LATTN_INT64; ignored when accepted is NULL */
+    int32_t reserved;            /* 0 */
+    lattn_view q;                /* [B, Hk, Td, D]; not read without output */
+    lattn_view k;                /* [B, Hk, Td, D] */
+    lattn_view v;                /* [B, Hv, Td, E] */
+    lattn_view output;           /* [B, Hv, Td, E], written; data NULL: not wanted */
     const void* decay_rate;      /* [Hv], contiguous; fp64 when dtype is fp64, else fp32 */
     lattn_state_view state_in;   /* [slot_count, Hv, D, E]; stride_b is the stride between slots */
-    lattn_state_view state_out;  /* [slot_count, Hv, D, E] */
+    lattn_state_view state_out;  /* [slot_count, Hv, D, E], written; data NULL: not wanted */
     const void* slots;           /* [B] contiguous, or NULL */
+    const void* accepted;        /* [B] contiguous, or NULL: all tokens */
     void* stream;
 } lattn_decode_params;
 

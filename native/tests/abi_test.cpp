@@ -33,6 +33,7 @@ TEST(Abi, VersionAndStructSizes) {
     EXPECT_EQ(sizeof(lattn_backward_params), lattn_struct_size("lattn_backward_params"));
     EXPECT_EQ(sizeof(lattn_decode_params), lattn_struct_size("lattn_decode_params"));
     EXPECT_EQ(sizeof(lattn_support_query), lattn_struct_size("lattn_support_query"));
+    EXPECT_EQ(sizeof(lattn_pool), lattn_struct_size("lattn_pool"));
     EXPECT_EQ(sizeof(lattn_kernel_info), lattn_struct_size("lattn_kernel_info"));
     EXPECT_EQ(0u, lattn_struct_size("lattn_nothing"));
     EXPECT_EQ(0u, lattn_struct_size(nullptr));

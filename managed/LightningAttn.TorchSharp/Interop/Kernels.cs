@@ -261,6 +261,7 @@ internal static unsafe class Kernels
             HeadDimV = headDimV,
             SlotCount = slotCount,
             Scale = 1,
+            Tokens = 1,
             Dtype = (int)v.dtype,
             StateDtype = (int)stateIn.dtype,
             SlotDtype = slots is null ? 0 : (int)slots.dtype,

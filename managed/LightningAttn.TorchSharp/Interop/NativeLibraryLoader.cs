@@ -15,7 +15,7 @@ internal static unsafe class NativeLibraryLoader
     internal const string OverrideVariable = "LATTN_NATIVE_LIBRARY";
 
     /// <summary>LATTN_ABI_VERSION of the header that Structs.cs mirrors.</summary>
-    internal const uint AbiVersion = 2;
+    internal const uint AbiVersion = 3;
 
     private const string UseSameRelease = "use the library of the same release.";
 
@@ -157,6 +157,7 @@ internal static unsafe class NativeLibraryLoader
         CheckSize<StateView>("lattn_state_view");
         CheckSize<StatesView>("lattn_states_view");
         CheckSize<Problem>("lattn_problem");
+        CheckSize<Pool>("lattn_pool");
         CheckSize<ForwardParams>("lattn_forward_params");
         CheckSize<BackwardParams>("lattn_backward_params");
         CheckSize<DecodeParams>("lattn_decode_params");

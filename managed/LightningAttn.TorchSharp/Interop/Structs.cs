@@ -56,7 +56,20 @@ internal struct Problem
     public int DeviceIndex;
     public int CudaPath;
     public int AllowTf32;
-    public int Reserved;
+    public int CuSeqlensDtype;
+    public nint CuSeqlens;
+}
+
+/// <summary>lattn_pool.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct Pool
+{
+    public StateView States;
+    public long SlotCount;
+    public nint Slots;
+    public nint HasInitial;
+    public int StateDtype;
+    public int SlotDtype;
 }
 
 /// <summary>lattn_forward_params.</summary>
@@ -72,6 +85,7 @@ internal struct ForwardParams
     public StateView History;
     public View Output;
     public StatesView States;
+    public Pool Pool;
     public nint Workspace;
     public ulong WorkspaceBytes;
     public nint Stream;
@@ -117,6 +131,8 @@ internal struct DecodeParams
     public int SlotDtype;
     public int DeviceType;
     public int DeviceIndex;
+    public int Tokens;
+    public int AcceptedDtype;
     public int Reserved;
     public View Q;
     public View K;
@@ -126,6 +142,7 @@ internal struct DecodeParams
     public StateView StateIn;
     public StateView StateOut;
     public nint Slots;
+    public nint Accepted;
     public nint Stream;
 }
 
