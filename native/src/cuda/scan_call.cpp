@@ -1,6 +1,7 @@
 #include "cuda/scan_call.h"
 
 #include "common/dtype.h"
+#include "common/problem.h"
 #include "cuda/host/views.h"
 #include "cuda/scan/scan_launch.h"
 #include "cuda/segmented_scan/segmented_scan_launch.h"
@@ -15,6 +16,10 @@ constexpr int kNone = -1;
 Status choose_segmented_scan(const Device& device, const ScanCall& call, int& kernel) {
     kernel = kNone;
     if (call.problem.cuda_path == LATTN_CUDA_PATH_GENERAL) return ok();
+    if (is_packed(call.problem)) {
+        if (call.problem.cuda_path != LATTN_CUDA_PATH_HOPPER) return ok();
+        return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes no packed sequences (cu_seqlens)");
+    }
     if (call.problem.cuda_path == LATTN_CUDA_PATH_HOPPER) return check_segmented_scan(device, call, kernel);
     const LastErrorKept kept;
     if (check_segmented_scan(device, call, kernel).code != LATTN_OK) kernel = kNone;
@@ -23,6 +28,7 @@ Status choose_segmented_scan(const Device& device, const ScanCall& call, int& ke
 
 Status run_general_scan(Device& device, const ScanCall& call) {
     const lattn_problem& problem = call.problem;
+    if (is_packed(problem)) return error(LATTN_NOT_SUPPORTED, "CUDA takes no packed sequences (cu_seqlens) yet");
     ScanParams scan = scan_params(problem, call.decay_rate);
     scan.a = input_view(call.a.view, problem, call.a.heads);
     scan.b = input_view(call.b.view, problem, call.b.heads);
