@@ -3,6 +3,7 @@
 #include "common/dtype.h"
 #include "common/problem.h"
 #include "cuda/host/views.h"
+#include "cuda/packed/clear_padding_launch.h"
 #include "cuda/scan/scan_launch.h"
 #include "cuda/segmented_scan/segmented_scan_launch.h"
 
@@ -28,7 +29,6 @@ Status choose_segmented_scan(const Device& device, const ScanCall& call, int& ke
 
 Status run_general_scan(Device& device, const ScanCall& call) {
     const lattn_problem& problem = call.problem;
-    if (is_packed(problem)) return error(LATTN_NOT_SUPPORTED, "CUDA takes no packed sequences (cu_seqlens) yet");
     ScanParams scan = scan_params(problem, call.decay_rate);
     scan.a = input_view(call.a.view, problem, call.a.heads);
     scan.b = input_view(call.b.view, problem, call.b.heads);
@@ -42,6 +42,7 @@ Status run_general_scan(Device& device, const ScanCall& call) {
     scan.final = call.final;
     scan.block_states = call.block_states;
     scan.block_grads = call.block_grads;
+    scan.packed = packed_batch(problem, call.pool);
     if (call.backwards) {
         scan.backwards = 1;
         scan.shift = 0;
@@ -66,6 +67,7 @@ Status run_scans(Device& device, const std::vector<ScanCall>& calls) {
     for (const ScanCall& call : calls) {
         int kernel = kNone;
         LATTN_RETURN_IF_ERROR(choose_segmented_scan(device, call, kernel));
+        if (is_packed(call.problem)) LATTN_RETURN_IF_ERROR(clear_padding(device, call));
         if (kernel == kNone) {
             LATTN_RETURN_IF_ERROR(run_general_scan(device, call));
         } else {
