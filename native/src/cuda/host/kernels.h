@@ -18,6 +18,10 @@ enum class Operation {
     kSegmentSums,
     kWideSegmentSums,
     kCombineSegments,
+    kPackedScan,
+    kPackedSums,
+    kCombinePacked,
+    kSequenceTable,
     kDecayGrad,
     kDecayGradReduce,
     kGroupSum,
@@ -36,8 +40,8 @@ struct Kernel {
     int shared_bytes;
 };
 
-constexpr int kModuleCount = 10;
-constexpr int kKernelCount = 53;
+constexpr int kModuleCount = 13;
+constexpr int kKernelCount = 68;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);

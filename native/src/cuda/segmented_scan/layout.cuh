@@ -15,20 +15,20 @@
 namespace lattn::cuda {
 
 // Elements of `initial` and `final`, whatever their type.
-__device__ __forceinline__ int state_bytes(StateType type) {
-    return type == kFloatState ? 4 : 2;
+__device__ __forceinline__ int state_bytes(PoolType type) {
+    return type == kPoolFloat32 ? 4 : 2;
 }
 
-__device__ __forceinline__ float state_element(StateType type, const char* address) {
-    if (type == kBf16State) return to_float(*reinterpret_cast<const __nv_bfloat16*>(address));
-    if (type == kFp16State) return to_float(*reinterpret_cast<const __half*>(address));
+__device__ __forceinline__ float state_element(PoolType type, const char* address) {
+    if (type == kPoolBfloat16) return to_float(*reinterpret_cast<const __nv_bfloat16*>(address));
+    if (type == kPoolFloat16) return to_float(*reinterpret_cast<const __half*>(address));
     return *reinterpret_cast<const float*>(address);
 }
 
-__device__ __forceinline__ void store_state_element(float value, StateType type, char* address) {
-    if (type == kBf16State)
+__device__ __forceinline__ void store_state_element(float value, PoolType type, char* address) {
+    if (type == kPoolBfloat16)
         *reinterpret_cast<__nv_bfloat16*>(address) = from_float<__nv_bfloat16>(value);
-    else if (type == kFp16State)
+    else if (type == kPoolFloat16)
         *reinterpret_cast<__half*>(address) = from_float<__half>(value);
     else
         *reinterpret_cast<float*>(address) = value;

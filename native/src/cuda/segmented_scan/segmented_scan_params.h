@@ -18,6 +18,7 @@
 
 #include <cstdint>
 
+#include "packed/packed_batch.h"
 #include "ptx/tensor_map.h"
 #include "scan/scan_params.h"
 
@@ -31,8 +32,6 @@ struct BoxedTensor {
     int32_t repeats_batch;  // every sequence reads the first one's: the batch axis has stride 0
     int32_t repeats_heads;
 };
-
-enum StateType : int32_t { kFloatState, kBf16State, kFp16State };
 
 enum ScanOut : int32_t {
     kElementOut, // `out`
@@ -52,7 +51,7 @@ struct SegmentedScanParams {
     StateView block_grads;   // [B, H, blocks, A, E]: backwards, added to the state once the block is passed
     float* float_out;        // [B, H, N, E], contiguous
     ScanOut written;
-    StateType state_type; // others than fp32: of packed sequences only
+    PoolType state_type; // others than fp32: of packed sequences only
     // [B * H * value_slices, state_entries] states as registers hold them; NULL if state_entries is 0.
     //   split:      U of a segment from the pass over sums, at the entry of the segment after it
     //   combined:   S of that segment instead, if a job begins there

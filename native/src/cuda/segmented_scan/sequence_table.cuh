@@ -1,10 +1,13 @@
 // What the segmented scan needs of a packed batch, from cu_seqlens on the device: the parameters of every sequence with
 // tensor maps of its own, so that its last chunk ends where it does, and the parts of work of each pass.
 //
-// Grid: the first CTA makes the table; the others copy the initial states of sequences that are cut into jobs, whose
-// last one writes the final state to the slot while the first may not have read it.
+// Grid: the first CTA makes the table. The others clear what belongs to no sequence, and copy the initial states of
+// sequences that may be cut into jobs: the last job writes the final state to the slot, and the first one may not have
+// read it by then.
 #pragma once
 
+#include "packed/clear_padding.cuh"
+#include "packed/sequence.cuh"
 #include "ptx/dependent_launch.cuh"
 #include "ptx/tensor_map_edit.cuh"
 #include "segmented_scan/sequence_table_params.h"
@@ -14,94 +17,73 @@ namespace lattn::cuda {
 struct SequenceTable {
     static constexpr int kChunk = SegmentedScanConfig<64>::kChunk;
     static constexpr int kChunksPerSegment = SegmentedScanConfig<64>::kChunksPerSegment;
-    static constexpr int kBuckets = 64; // of jobs by their length
+    static constexpr int kBuckets = 64; // of jobs, by their length
 
     struct Shared {
         unsigned long long chunks; // of all sequences
-        int bucket[kBuckets];      // first its parts, then the place of its next one
+        int bucket[kBuckets];      // first the number of its parts, then the place of its next one
         int count[kPackedPasses];
     };
 
-    struct Sequence {
-        int64_t begin;
-        int64_t tokens;
-        int64_t slot; // -1: none
-        bool has_initial;
-
-        __device__ int64_t chunks() const { return (tokens + kChunk - 1) / kChunk; }
-        __device__ int64_t segments() const { return (tokens + kSegmentTokens - 1) / kSegmentTokens; }
-    };
-
-    __device__ static int64_t read(const void* values, bool are_int64, int64_t index) {
-        return are_int64 ? static_cast<const int64_t*>(values)[index] : static_cast<const int32_t*>(values)[index];
+    __device__ static int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }
+    __device__ static int64_t chunks_of(const Sequence& sequence) { return ceil_div(sequence.tokens, kChunk); }
+    __device__ static int64_t segments_of(const Sequence& sequence) {
+        return ceil_div(sequence.tokens, kSegmentTokens);
     }
 
-    // Without tokens if it is to be skipped.
-    __device__ static Sequence sequence_at(const SequenceTableParams& p, int index) {
-        const auto offset = [&](int64_t i) { return read(p.cu_seqlens, p.cu_seqlens_are_int64, i); };
-        Sequence sequence{};
-        sequence.begin = min(max(offset(index), int64_t{0}), p.call.tokens);
-        sequence.tokens = max(min(offset(index + 1), p.call.tokens) - sequence.begin, int64_t{0});
-        sequence.slot = -1;
-        if (p.has_pool) {
-            const int64_t slot = p.slots != nullptr ? read(p.slots, p.slots_are_int64, index) : index;
-            if (slot >= 0 && slot < p.slot_count)
-                sequence.slot = slot;
-            else
-                sequence.tokens = 0;
-            sequence.has_initial = sequence.slot >= 0 && p.has_initial != nullptr && p.has_initial[index] != 0;
-        }
-        return sequence;
+    __device__ static Sequence sequence_at(const SequenceTableParams& p, int64_t index) {
+        return sequence_of(p.packed, p.call.tokens, index);
     }
 
     __device__ static int64_t heads_and_slices(const SequenceTableParams& p) {
         return int64_t{p.call.heads} * p.call.value_slices;
     }
 
-    // Segments of a job: half of what a multiprocessor has to do, where all of the sequence would be too much.
+    // All of them, or half of what a multiprocessor has to do. chunks: of all sequences.
     __device__ static int64_t segments_per_job(const SequenceTableParams& p, const Sequence& sequence, int64_t chunks) {
-        const int64_t all = sequence.segments();
+        const int64_t all = segments_of(sequence);
         const int64_t work = chunks * heads_and_slices(p); // of all multiprocessors
-        if (!p.may_cut || 4 * sequence.chunks() * p.multiprocessors <= kLongestJobQuarters * work) return all;
+        if (!p.may_cut || 4 * chunks_of(sequence) * p.multiprocessors <= kLongestJobQuarters * work) return all;
         return min(max(work / (int64_t{2} * p.multiprocessors * kChunksPerSegment), int64_t{1}), all);
     }
 
-    // Longest first; eight steps to each power of two.
-    __device__ static int bucket_of(int64_t chunks) {
-        const int exponent = 63 - __clzll(chunks);
-        const int step = exponent >= 3 ? static_cast<int>(chunks >> (exponent - 3) & 7) : 0;
-        return kBuckets - 1 - min((exponent * 8 + step) / 4, kBuckets - 1);
-    }
-
-    __device__ static int64_t job_chunks(const Sequence& sequence, int64_t per_job) {
-        return min(sequence.chunks(), per_job * kChunksPerSegment);
+    // Of a job's length: the longest come first. Two buckets for each power of two.
+    __device__ static int bucket_of(const Sequence& sequence, int64_t per_job) {
+        const auto chunks = static_cast<unsigned>(min(chunks_of(sequence), per_job * kChunksPerSegment));
+        int power = 0;
+        while (chunks >> power > 1) ++power;
+        const int half = power > 0 ? static_cast<int>(chunks >> (power - 1) & 1) : 0;
+        return kBuckets - 1 - (power * 2 + half);
     }
 
     __device__ static void set_map(BoxedTensor& boxed, const PackedTensor& tensor, const Sequence& sequence) {
         if (tensor.data == nullptr) return;
-        ptx::replace_address(boxed.map, tensor.data + sequence.begin * tensor.stride_bytes);
+        ptx::replace_address(boxed.map, tensor.data + sequence.first * tensor.stride_bytes);
         ptx::replace_size<1>(boxed.map, static_cast<uint32_t>(sequence.tokens));
     }
 
-    __device__ static StateView in_slot(const SequenceTableParams& p, const StateView& view, int64_t slot) {
-        StateView state = view;
-        state.data = reinterpret_cast<float*>(reinterpret_cast<char*>(view.data) +
-                                              slot * p.stride_slot * p.state_bytes);
-        return state;
+    __device__ static int64_t state_bytes(const SequenceTableParams& p) {
+        return p.packed.pool_type == kPoolFloat32 ? 4 : 2;
     }
 
-    // The copy of an initial state: no two sequences of several segments begin within as many tokens.
+    __device__ static char* slot_at(const SequenceTableParams& p, const Sequence& sequence) {
+        return static_cast<char*>(p.packed.pool) + sequence.entry * p.packed.stride_slot * state_bytes(p);
+    }
+
+    // No two sequences of several segments begin within as many tokens.
     __device__ static char* initial_copy(const SequenceTableParams& p, const Sequence& sequence) {
         const int64_t state = int64_t{p.call.heads} * p.call.row_dim * p.call.value_dim;
-        return p.initial_copies + sequence.begin / kCutSequenceTokens * state * p.state_bytes;
+        return p.initial_copies + sequence.first / kCutSequenceTokens * state * state_bytes(p);
     }
 
     __device__ static void set_states(const SequenceTableParams& p, const Sequence& sequence,
                                       SegmentedScanParams& scan) {
-        if (sequence.slot < 0) return;
-        scan.final = in_slot(p, p.call.final, sequence.slot);
-        if (!sequence.has_initial) return;
-        scan.initial = in_slot(p, p.call.initial, sequence.slot);
+        if (p.packed.pool == nullptr) return;
+        float* slot = reinterpret_cast<float*>(slot_at(p, sequence));
+        const StateView in_pool{slot, 0, p.packed.stride_h, 0, p.packed.stride_row, p.packed.stride_column};
+        scan.final = in_pool;
+        if (!sequence.reads_state) return;
+        scan.initial = in_pool;
         if (!scan.split) return;
         scan.initial = {reinterpret_cast<float*>(initial_copy(p, sequence)),
                         0,
@@ -111,14 +93,12 @@ struct SequenceTable {
                         1};
     }
 
-    __device__ static void set_scan(const SequenceTableParams& p, const Sequence& sequence, int64_t per_job,
-                                    SegmentedScanParams& scan) {
+    __device__ static void set_scan(const SequenceTableParams& p, int64_t index, const Sequence& sequence,
+                                    int64_t per_job, SegmentedScanParams& scan) {
         scan = p.call;
-        scan.initial.data = nullptr;
-        scan.final.data = nullptr;
-        const int chunks = static_cast<int>(sequence.chunks());
-        const int segments = static_cast<int>(sequence.segments());
-        const int jobs = static_cast<int>((segments + per_job - 1) / per_job);
+        const int chunks = static_cast<int>(chunks_of(sequence));
+        const int segments = static_cast<int>(segments_of(sequence));
+        const int jobs = static_cast<int>(ceil_div(segments, per_job));
         scan.split = jobs > 1;
         scan.summed_segments = (jobs - 1) * static_cast<int>(per_job);
         scan.segments_per_job = static_cast<int>(per_job);
@@ -129,14 +109,11 @@ struct SequenceTable {
         scan.end_chunk = scan.backwards ? segments * kChunksPerSegment : chunks;
         scan.first_chunk = scan.end_chunk - chunks;
         scan.short_chunk = scan.backwards ? scan.first_chunk : scan.end_chunk - 1;
-        scan.short_tokens = static_cast<int>(sequence.tokens - int64_t{chunks - 1} * kChunk);
-        if (scan.float_out != nullptr) scan.float_out += sequence.begin * p.call.value_dim;
-        if (scan.workspace != nullptr) {
-            // As many entries have begun before as there are segments that ended before.
-            const int64_t entries =
-                sequence.begin / kSegmentTokens + int64_t{p.outside_entries} * (&scan - p.table);
-            scan.workspace += entries * heads_and_slices(p) * p.state_floats;
-        }
+        scan.short_tokens = static_cast<int>(sequence.tokens) - (chunks - 1) * kChunk;
+        if (scan.float_out != nullptr) scan.float_out += sequence.first * p.call.value_dim;
+        // Sequences before this one have at most as many sums as there are whole segments before it.
+        const int64_t entries = sequence.first / kSegmentTokens + p.outside_entries * index;
+        scan.workspace += entries * heads_and_slices(p) * p.state_floats;
         set_states(p, sequence, scan);
         set_map(scan.a, p.a, sequence);
         set_map(scan.b, p.b, sequence);
@@ -144,9 +121,10 @@ struct SequenceTable {
         set_map(scan.out, p.out, sequence);
     }
 
+    // Calls visit(index, sequence) for this thread's share of those with tokens.
     template <typename Visit>
     __device__ static void for_each_sequence(const SequenceTableParams& p, Visit visit) {
-        for (int index = threadIdx.x; index < p.sequences; index += kSequenceTableThreads) {
+        for (int64_t index = threadIdx.x; index < p.packed.sequences; index += kSequenceTableThreads) {
             const Sequence sequence = sequence_at(p, index);
             if (sequence.tokens > 0) visit(index, sequence);
         }
@@ -158,56 +136,70 @@ struct SequenceTable {
         if (thread < kPackedPasses) shared.count[thread] = 0;
         if (thread == 0) shared.chunks = 0;
         __syncthreads();
-        for_each_sequence(p, [&](int, const Sequence& sequence) {
-            atomicAdd(&shared.chunks, static_cast<unsigned long long>(sequence.chunks()));
+        for_each_sequence(p, [&](int64_t, const Sequence& sequence) {
+            atomicAdd(&shared.chunks, static_cast<unsigned long long>(chunks_of(sequence)));
         });
         __syncthreads();
         const auto chunks = static_cast<int64_t>(shared.chunks);
-        for_each_sequence(p, [&](int, const Sequence& sequence) {
+        for_each_sequence(p, [&](int64_t, const Sequence& sequence) {
             const int64_t per_job = segments_per_job(p, sequence, chunks);
-            const int jobs = static_cast<int>((sequence.segments() + per_job - 1) / per_job);
-            atomicAdd(&shared.bucket[bucket_of(job_chunks(sequence, per_job))], jobs);
+            const int jobs = static_cast<int>(ceil_div(segments_of(sequence), per_job));
+            atomicAdd(&shared.bucket[bucket_of(sequence, per_job)], jobs);
         });
         __syncthreads();
         if (thread == 0) {
             int place = 0;
-            for (int bucket = 0; bucket < kBuckets; ++bucket) {
-                const int parts = shared.bucket[bucket];
-                shared.bucket[bucket] = place;
+            for (int& bucket : shared.bucket) {
+                const int parts = bucket;
+                bucket = place;
                 place += parts;
             }
             shared.count[kScanPass] = place;
         }
         __syncthreads();
-        for_each_sequence(p, [&](int index, const Sequence& sequence) {
+        for_each_sequence(p, [&](int64_t index, const Sequence& sequence) {
             const int64_t per_job = segments_per_job(p, sequence, chunks);
             SegmentedScanParams& scan = p.table[index];
-            set_scan(p, sequence, per_job, scan);
+            set_scan(p, index, sequence, per_job, scan);
             ptx::release_maps();
-            const int jobs = scan.split ? (scan.segments + scan.segments_per_job - 1) / scan.segments_per_job : 1;
-            const auto add = [&](PackedPass pass, int place, int parts) {
-                for (int i = 0; i < parts; ++i) p.parts[pass][place + i] = {index, i};
+            const auto add = [&](PackedPass pass, int& counter, int parts) {
+                const int place = atomicAdd(&counter, parts);
+                for (int i = 0; i < min(parts, p.part_capacity - place); ++i)
+                    p.parts[pass][place + i] = {static_cast<int32_t>(index), i};
             };
-            add(kScanPass, atomicAdd(&shared.bucket[bucket_of(job_chunks(sequence, per_job))], jobs), jobs);
-            if (scan.split)
-                add(kSumsPass, atomicAdd(&shared.count[kSumsPass], scan.summed_segments), scan.summed_segments);
-            if (scan.combined) add(kCombinePass, atomicAdd(&shared.count[kCombinePass], 1), 1);
+            const int jobs = static_cast<int>(ceil_div(segments_of(sequence), per_job));
+            add(kScanPass, shared.bucket[bucket_of(sequence, per_job)], jobs);
+            if (scan.split) add(kSumsPass, shared.count[kSumsPass], scan.summed_segments);
+            if (scan.combined) add(kCombinePass, shared.count[kCombinePass], 1);
         });
         __syncthreads();
-        if (thread < kPackedPasses) p.part_counts[thread] = shared.count[thread];
+        if (thread < kPackedPasses) p.part_counts[thread] = min(shared.count[thread], p.part_capacity);
     }
 
-    template <typename Word>
-    __device__ static void copy_initial(const SequenceTableParams& p, const Sequence& sequence) {
-        const StateView from = in_slot(p, p.call.initial, sequence.slot);
-        Word* to = reinterpret_cast<Word*>(initial_copy(p, sequence));
+    // Calls visit(element of the slot, index in a dense state) for this thread's share of a sequence's state; Word is as
+    // wide as an element.
+    template <typename Word, typename Visit>
+    __device__ static void for_each_element(const SequenceTableParams& p, const Sequence& sequence, Visit visit) {
+        Word* slot = reinterpret_cast<Word*>(slot_at(p, sequence));
         const int64_t state = int64_t{p.call.row_dim} * p.call.value_dim;
         const int64_t step = int64_t{kSequenceTableThreads} * (gridDim.x - 1);
         for (int64_t i = int64_t{blockIdx.x - 1} * kSequenceTableThreads + threadIdx.x; i < p.call.heads * state;
              i += step)
-            to[i] = reinterpret_cast<const Word*>(
-                from.data)[i / state * from.stride_h + i % state / p.call.value_dim * from.stride_row +
-                           i % p.call.value_dim * from.stride_column];
+            visit(slot[i / state * p.packed.stride_h + i % state / p.call.value_dim * p.packed.stride_row +
+                       i % p.call.value_dim * p.packed.stride_column],
+                  i);
+    }
+
+    template <typename Word>
+    __device__ static void prepare_states(const SequenceTableParams& p) {
+        for (int64_t index = 0; index < p.packed.sequences; ++index) {
+            const Sequence sequence = sequence_at(p, index);
+            if (sequence.tokens == 0 && sequence.writes_state)
+                for_each_element<Word>(p, sequence, [](Word& element, int64_t) { element = 0; });
+            if (!p.may_cut || !sequence.reads_state || segments_of(sequence) < 2) continue;
+            Word* copy = reinterpret_cast<Word*>(initial_copy(p, sequence));
+            for_each_element<Word>(p, sequence, [&](const Word& element, int64_t i) { copy[i] = element; });
+        }
     }
 
     __device__ static void run(const SequenceTableParams& p) {
@@ -218,14 +210,12 @@ struct SequenceTable {
             make(p, shared);
             return;
         }
-        for (int index = 0; index < p.sequences; ++index) {
-            const Sequence sequence = sequence_at(p, index);
-            if (!sequence.has_initial || sequence.segments() < 2) continue;
-            if (p.state_bytes == 2)
-                copy_initial<uint16_t>(p, sequence);
-            else
-                copy_initial<uint32_t>(p, sequence);
-        }
+        if (p.padding.data != nullptr) ClearPadding::run(p.padding, blockIdx.x - 1, gridDim.x - 1);
+        if (p.packed.pool == nullptr) return;
+        if (state_bytes(p) == 2)
+            prepare_states<uint16_t>(p);
+        else
+            prepare_states<uint32_t>(p);
     }
 };
 

@@ -102,8 +102,8 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                          [&](int i, char* address) { visit(i, *reinterpret_cast<float*>(address)); });
     }
 
-    __device__ static StateType state_type(const SegmentedScanParams& p) {
-        return kPacked ? p.state_type : kFloatState;
+    __device__ static PoolType state_type(const SegmentedScanParams& p) {
+        return kPacked ? p.state_type : kPoolFloat32;
     }
 
     // g^n S + U
