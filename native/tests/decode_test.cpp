@@ -176,7 +176,7 @@ TEST(DecodeAfterPrefill, ContinuesTheSequence) {
     for (int64_t token = prompt; token < prompt + generated; ++token) {
         lattn_decode_params step = {};
         step.struct_size = sizeof(step);
-        step.batch = step.heads_qk = step.heads_v = step.slot_count = 1;
+        step.batch = step.heads_qk = step.heads_v = step.slot_count = step.tokens = 1;
         step.head_dim_qk = d;
         step.head_dim_v = e;
         step.scale = c.scale;

@@ -21,14 +21,15 @@ enum class Operation {
     kDecayGrad,
     kDecayGradReduce,
     kGroupSum,
-    kDecode
+    kDecode,
+    kDecodeDraft
 };
 
 struct Kernel {
     Operation operation;
     lattn_dtype dtype;       // of q, k, v; 0: any
-    lattn_dtype state_dtype; // kDecode only, otherwise 0
-    int row_dim;             // of the scans: largest row dimension; otherwise 0
+    lattn_dtype state_dtype; // of decode, otherwise 0
+    int row_dim;             // of the scans and of decode: largest row dimension; otherwise 0
     const char* name;
     int module; // index into modules()
     int threads;
@@ -36,7 +37,7 @@ struct Kernel {
 };
 
 constexpr int kModuleCount = 9;
-constexpr int kKernelCount = 52;
+constexpr int kKernelCount = 79;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);
