@@ -132,7 +132,7 @@ void Mirror::backward(lattn_backward_params params) {
     succeeds([&] { return lattn_backward(&params); });
 }
 
-lattn_status Mirror::decode(lattn_decode_params params) {
+void Mirror::relocate(lattn_decode_params& params) const {
     relocate_inputs(params);
     params.output.data = at(params.output.data);
     params.state_in.data = at(params.state_in.data);
@@ -140,6 +140,10 @@ lattn_status Mirror::decode(lattn_decode_params params) {
     params.slots = at(params.slots);
     params.accepted = at(params.accepted);
     params.stream = device_.stream();
+}
+
+lattn_status Mirror::decode(lattn_decode_params params) {
+    relocate(params);
     return lattn_decode(&params);
 }
 
