@@ -9,7 +9,7 @@ namespace LightningAttn;
 /// The argument checks of the public functions. Everything that is wrong with an argument is found here, with its name,
 /// what it was and what it must be, before native code or autograd see it.
 /// </summary>
-internal static class Check
+internal static partial class Check
 {
     private const long MinCudaHeadDim = 16;
     private const long MaxCudaHeadDim = 256;
@@ -97,7 +97,7 @@ internal static class Check
         Writable(output, Name);
     }
 
-    internal static void Slots(Tensor slots, Tensor v, long slotCount)
+    internal static void Slots(Tensor slots, Tensor v, long slotCount, string pool = "kv_caches")
     {
         const string Name = "slot_idx";
         Usable(slots, Name);
@@ -114,12 +114,12 @@ internal static class Check
         SameDevice(slots, Name, v, "v");
         if (slots.device_type == DeviceType.CPU)
         {
-            SlotRange(slots, slotCount);
+            SlotRange(slots, slotCount, pool);
         }
         else if (SlotDebugging.Enabled)
         {
             using Tensor copy = slots.cpu();
-            SlotRange(copy, slotCount);
+            SlotRange(copy, slotCount, pool);
         }
     }
 
@@ -268,7 +268,7 @@ internal static class Check
         }
     }
 
-    private static unsafe void SlotRange(Tensor slots, long slotCount)
+    private static unsafe void SlotRange(Tensor slots, long slotCount, string pool)
     {
         nint data = TorchNative.Data(slots);
         long stride = slots.stride(0);
@@ -279,7 +279,7 @@ internal static class Check
             if (slot < -1 || slot >= slotCount)
             {
                 throw new ArgumentException(
-                    $"slot_idx is {slot} for row {row}, expected 0 to {slotCount - 1} (kv_caches has {slotCount} "
+                    $"slot_idx is {slot} for row {row}, expected 0 to {slotCount - 1} ({pool} has {slotCount} "
                     + "slots) or -1 for padding.",
                     "slot_idx");
             }
