@@ -89,12 +89,17 @@ internal static class CorrectnessGate
         return errors;
     }
 
-    /// <summary>The errors of a decoded token [B, H*E] and of the states that it left.</summary>
-    public static Errors ErrorsOfDecode(DecodeInputs inputs, Tensor statesBefore, Tensor output)
+    /// <summary>The errors of decoded tokens and of the states after them.</summary>
+    /// <param name="inputs">Of the call.</param>
+    /// <param name="statesBefore">The pool before the call.</param>
+    /// <param name="output">[B, Td, H*E] or, of one token, [B, H*E]; null where there is none.</param>
+    /// <param name="states">The pool that was written; null where none was.</param>
+    public static Errors ErrorsOfDecode(DecodeInputs inputs, Tensor statesBefore, Tensor? output, Tensor? states)
     {
-        var (heads, d) = ((int)inputs.Q.size(1), (int)inputs.Q.size(3));
+        var (heads, tokens, d) = ((int)inputs.Q.size(1), (int)inputs.Q.size(2), (int)inputs.Q.size(3));
         var rates = ToDoubles(inputs.DecayRates);
-        using var perHead = output.view(-1, heads, d);
+        using var perToken = output?.view(-1, tokens, heads, d);
+        using var perHead = perToken?.transpose(1, 2);
         var errors = new Errors(0, 0, null);
         foreach (var at in Picked((int)inputs.Q.size(0), heads))
         {
@@ -102,8 +107,8 @@ internal static class CorrectnessGate
                 HeadOf(inputs.Q, at), HeadOf(inputs.K, at), HeadOf(inputs.V, at), [], rates[at.Head],
                 HeadOf(statesBefore, at), d, d);
             errors = errors.Or(new(
-                RelativeRms(HeadOf(perHead, at), expected.Output),
-                RelativeRms(HeadOf(inputs.Cache, at), expected.State),
+                perHead is null ? 0 : RelativeRms(HeadOf(perHead, at), expected.Output),
+                states is null ? 0 : RelativeRms(HeadOf(states, at), expected.State),
                 null));
         }
 

@@ -17,7 +17,7 @@ Status describe(const lattn_support_query& query, const char*& name) {
     if (scans)
         LATTN_RETURN_IF_ERROR(find_scan(query.dtype, query.allow_tf32 != 0, row_dim, kernel));
     else
-        LATTN_RETURN_IF_ERROR(find_kernel(Operation::kDecode, query.dtype, query.state_dtype, 0, kernel));
+        LATTN_RETURN_IF_ERROR(find_kernel(Operation::kDecode, query.dtype, query.state_dtype, row_dim, kernel));
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(query.device_index, device));
     if (scans && query.cuda_path == LATTN_CUDA_PATH_HOPPER) {

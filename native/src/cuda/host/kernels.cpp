@@ -129,9 +129,17 @@ constexpr Kernel group_sum(lattn_dtype dtype, const char* name) {
     return {Operation::kGroupSum, dtype, 0, 0, name, kGroupSumModule, kGroupSumThreads, 0};
 }
 
-constexpr Kernel decode(lattn_dtype dtype, lattn_dtype state_dtype, const char* name) {
-    return {Operation::kDecode, dtype, state_dtype, 0, name, kDecodeModule, kDecodeThreads, 0};
+template <int kRowDim>
+constexpr Kernel decode(lattn_dtype dtype, lattn_dtype state_dtype, const char* name,
+                        Operation operation = Operation::kDecode) {
+    return {operation, dtype, state_dtype, kRowDim, name, kDecodeModule, 32 * decode_warps(kRowDim), 0};
 }
+
+#define LATTN_DECODE(dtype, state_dtype, types)                                                        \
+    decode<128>(dtype, state_dtype, "lattn_decode_" types "_d128"),                                    \
+        decode<256>(dtype, state_dtype, "lattn_decode_" types "_d256"),                                \
+        decode<128>(dtype, state_dtype, "lattn_decode_draft_" types "_d128", Operation::kDecodeDraft), \
+        decode<256>(dtype, state_dtype, "lattn_decode_draft_" types "_d256", Operation::kDecodeDraft)
 
 constexpr Kernel kernels[] = {
     scan<2, 2, 64>(LATTN_BFLOAT16, "lattn_scan_bf16_d64", kScanBf16),
@@ -193,15 +201,15 @@ constexpr Kernel kernels[] = {
     group_sum(LATTN_FLOAT16, "lattn_group_sum_fp16"),
     group_sum(LATTN_FLOAT32, "lattn_group_sum_fp32"),
     {Operation::kClearPadding, 0, 0, 0, "lattn_clear_padding", kClearPaddingModule, kClearPaddingThreads, 0},
-    decode(LATTN_BFLOAT16, LATTN_FLOAT32, "lattn_decode_bf16_state_fp32"),
-    decode(LATTN_BFLOAT16, LATTN_BFLOAT16, "lattn_decode_bf16_state_bf16"),
-    decode(LATTN_BFLOAT16, LATTN_FLOAT16, "lattn_decode_bf16_state_fp16"),
-    decode(LATTN_FLOAT16, LATTN_FLOAT32, "lattn_decode_fp16_state_fp32"),
-    decode(LATTN_FLOAT16, LATTN_BFLOAT16, "lattn_decode_fp16_state_bf16"),
-    decode(LATTN_FLOAT16, LATTN_FLOAT16, "lattn_decode_fp16_state_fp16"),
-    decode(LATTN_FLOAT32, LATTN_FLOAT32, "lattn_decode_fp32_state_fp32"),
-    decode(LATTN_FLOAT32, LATTN_BFLOAT16, "lattn_decode_fp32_state_bf16"),
-    decode(LATTN_FLOAT32, LATTN_FLOAT16, "lattn_decode_fp32_state_fp16"),
+    LATTN_DECODE(LATTN_BFLOAT16, LATTN_FLOAT32, "bf16_state_fp32"),
+    LATTN_DECODE(LATTN_BFLOAT16, LATTN_BFLOAT16, "bf16_state_bf16"),
+    LATTN_DECODE(LATTN_BFLOAT16, LATTN_FLOAT16, "bf16_state_fp16"),
+    LATTN_DECODE(LATTN_FLOAT16, LATTN_FLOAT32, "fp16_state_fp32"),
+    LATTN_DECODE(LATTN_FLOAT16, LATTN_BFLOAT16, "fp16_state_bf16"),
+    LATTN_DECODE(LATTN_FLOAT16, LATTN_FLOAT16, "fp16_state_fp16"),
+    LATTN_DECODE(LATTN_FLOAT32, LATTN_FLOAT32, "fp32_state_fp32"),
+    LATTN_DECODE(LATTN_FLOAT32, LATTN_BFLOAT16, "fp32_state_bf16"),
+    LATTN_DECODE(LATTN_FLOAT32, LATTN_FLOAT16, "fp32_state_fp16"),
 };
 static_assert(sizeof(kernels) / sizeof(kernels[0]) == kKernelCount);
 

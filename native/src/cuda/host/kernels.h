@@ -26,14 +26,15 @@ enum class Operation {
     kDecayGradReduce,
     kGroupSum,
     kClearPadding,
-    kDecode
+    kDecode,
+    kDecodeDraft
 };
 
 struct Kernel {
     Operation operation;
     lattn_dtype dtype;       // of q, k, v; 0: any
-    lattn_dtype state_dtype; // kDecode only, otherwise 0
-    int row_dim;             // of the scans: largest row dimension; otherwise 0
+    lattn_dtype state_dtype; // of decode, otherwise 0
+    int row_dim;             // of the scans and of decode: largest row dimension; otherwise 0
     const char* name;
     int module; // index into modules()
     int threads;
@@ -41,7 +42,7 @@ struct Kernel {
 };
 
 constexpr int kModuleCount = 13;
-constexpr int kKernelCount = 68;
+constexpr int kKernelCount = 95;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);
