@@ -296,7 +296,9 @@ private:
     }
 
     // No path takes a problem without tokens if it is asked for.
-    lattn_cuda_path path_of(int64_t tokens) const { return tokens > 0 ? c_.cuda_path : LATTN_CUDA_PATH_AUTOMATIC; }
+    lattn_cuda_path path_of(int64_t tokens) const {
+        return tokens > 0 && count_ > 0 ? c_.cuda_path : LATTN_CUDA_PATH_AUTOMATIC;
+    }
 
     template <typename Params>
     Params with_inputs() {

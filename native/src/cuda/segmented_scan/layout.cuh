@@ -14,26 +14,6 @@
 
 namespace lattn::cuda {
 
-// Elements of `initial` and `final`, whatever their type.
-__device__ __forceinline__ int state_bytes(PoolType type) {
-    return type == kPoolFloat32 ? 4 : 2;
-}
-
-__device__ __forceinline__ float state_element(PoolType type, const char* address) {
-    if (type == kPoolBfloat16) return to_float(*reinterpret_cast<const __nv_bfloat16*>(address));
-    if (type == kPoolFloat16) return to_float(*reinterpret_cast<const __half*>(address));
-    return *reinterpret_cast<const float*>(address);
-}
-
-__device__ __forceinline__ void store_state_element(float value, PoolType type, char* address) {
-    if (type == kPoolBfloat16)
-        *reinterpret_cast<__nv_bfloat16*>(address) = from_float<__nv_bfloat16>(value);
-    else if (type == kPoolFloat16)
-        *reinterpret_cast<__half*>(address) = from_float<__half>(value);
-    else
-        *reinterpret_cast<float*>(address) = value;
-}
-
 // The last chunks of a segment, of which its sum consists.
 template <typename Config>
 __device__ __forceinline__ int chunks_in_sum(float rate) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ptx/elect.cuh"
+#include "ptx/prefetch.cuh"
 #include "ptx/tensor_copy.cuh"
 #include "ptx/tensor_map_edit.cuh"
 #include "segmented_scan/layout.cuh"
@@ -14,6 +15,7 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     using Layout = ScanLayout<T, kRowDim, kSumSide, kPacked>;
     using Layout::kChunk;
     using Layout::kTileBytes;
+    using Layout::kWithOutput;
     using typename Layout::Current;
     using typename Layout::Job;
     using typename Layout::Params;
@@ -44,15 +46,15 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     };
 
     // Calls load(p, job, first token, place) for every chunk of this CTA, by one lane, with a place in the ring that is
-    // free; acquire(p) before those of a job, if the maps were made on the device.
-    template <int kPlaces, typename Acquire, typename Load>
+    // free; begin(p, job) before those of a job of a packed batch.
+    template <int kPlaces, typename Begin, typename Load>
     __device__ static void for_each_chunk(const Params& params, Shared& shared, ptx::Mbarrier (&empty)[kPlaces],
-                                          ptx::Mbarrier (&full)[kPlaces], uint32_t bytes, Acquire acquire, Load load) {
+                                          ptx::Mbarrier (&full)[kPlaces], uint32_t bytes, Begin begin, Load load) {
         typename Layout::template Ring<kPlaces> ring;
         Layout::for_each_job(params, shared, [&](const Current& current) {
             const SegmentedScanParams& p = current.params();
             const Job job = current.job();
-            if constexpr (kPacked) acquire(p);
+            if constexpr (kPacked) begin(p, job);
 #pragma unroll 1
             for (int chunk = job.first_chunk; chunk < job.end_chunk; ++chunk, ring.advance()) {
                 ptx::mbarrier_wait(empty[ring.index], ring.parity ^ 1);
@@ -65,13 +67,28 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         });
     }
 
+    // The state that the state warps will want when they come to this job: the loads are some chunks ahead of them.
+    __device__ static void prefetch_initial(const SegmentedScanParams& p, const Job& job) {
+        const StateView& view = p.initial;
+        if (view.data == nullptr || job.segment() > 0 || view.stride_column != 1) return;
+        const int element_bytes = p.state_type == kPoolFloat32 ? 4 : 2;
+        const char* first = reinterpret_cast<const char*>(view.data) +
+                            (job.head * view.stride_h + job.value_column()) * element_bytes;
+        for (int row = static_cast<int>(threadIdx.x) % 32; row < p.row_dim; row += 32) {
+            const char* address = first + row * view.stride_row * element_bytes;
+            ptx::prefetch_line(address);
+            if (element_bytes == 4 && job.value_column() + 32 < p.value_dim) ptx::prefetch_line(address + 128);
+        }
+    }
+
     // b and c.
     __device__ static void run(const Params& params, Shared& shared) {
-        const auto acquire = [](const SegmentedScanParams& p) {
+        const auto begin = [](const SegmentedScanParams& p, const Job& job) {
+            if constexpr (kWithOutput) prefetch_initial(p, job);
             ptx::acquire_map(p.b.map);
             ptx::acquire_map(p.c.map);
         };
-        for_each_chunk(params, shared, shared.empty, shared.full, sizeof(Stage), acquire,
+        for_each_chunk(params, shared, shared.empty, shared.full, sizeof(Stage), begin,
                        [&](const SegmentedScanParams& p, const Job& job, int first_token, int place) {
                            Source(p.b, job, job.row_part * kRowDim)
                                .load(shared.stage[place].b, first_token, shared.full[place]);
@@ -83,8 +100,8 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     // a
     __device__ static void run_rows(const Params& params, Shared& shared) {
         auto& exchange = shared.exchange;
-        const auto acquire = [](const SegmentedScanParams& p) { ptx::acquire_map(p.a.map); };
-        for_each_chunk(params, shared, exchange.rows_empty, exchange.rows_full, sizeof(exchange.rows[0]), acquire,
+        const auto begin = [](const SegmentedScanParams& p, const Job&) { ptx::acquire_map(p.a.map); };
+        for_each_chunk(params, shared, exchange.rows_empty, exchange.rows_full, sizeof(exchange.rows[0]), begin,
                        [&](const SegmentedScanParams& p, const Job& job, int first_token, int place) {
                            Source(p.a, job, 0)
                                .load(exchange.rows[place], first_token, exchange.rows_full[place],

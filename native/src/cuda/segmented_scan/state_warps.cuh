@@ -66,44 +66,45 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         }
     };
 
-    // Calls visit(i, address) for every value i of a state that this thread holds, of elements of so many bytes.
-    template <typename Visit>
-    __device__ static void for_each_element(const SegmentedScanParams& p, const StateView& view, int64_t block,
-                                            const Job& job, int bytes, Visit visit) {
+    // Calls visit(i, element) for every value i of a state that this thread holds, element being of type E.
+    template <typename E = float, typename Visit>
+    __device__ static void for_each_value(const SegmentedScanParams& p, const StateView& state, int64_t block,
+                                          const Job& job, Visit visit) {
+        // Parameters in memory would be read again after every element that is written.
+        std::conditional_t<kPacked, StateView, const StateView&> view = state;
+        std::conditional_t<kPacked, int, const int&> row_dim = p.row_dim;
+        std::conditional_t<kPacked, int, const int&> value_dim = p.value_dim;
         // Addresses are not kept in registers from one call to the next.
         const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
         const int first_row = lane % 4 * 2;
         const int column = job.value_column() + Layout::warp_in_group() * 16 + lane / 4;
         const int first = job.row_part * kSumRows + first_row; // row parts are of the pass over sums
-        char* element = reinterpret_cast<char*>(view.data) +
-                        (job.batch * view.stride_b + job.head * view.stride_h + block * view.stride_block +
-                         first * view.stride_row + column * view.stride_column) *
-                            bytes;
+        E* element = reinterpret_cast<E*>(view.data) + job.batch * view.stride_b + job.head * view.stride_h +
+                     block * view.stride_block + first * view.stride_row + column * view.stride_column;
 #pragma unroll
         for (int tile = 0; tile < kRowDim / 8; ++tile) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
 #pragma unroll
                 for (int pair = 0; pair < 2; ++pair) {
-                    if (tile * 8 + first + pair < p.row_dim && column + half * 8 < p.value_dim)
+                    if (tile * 8 + first + pair < row_dim && column + half * 8 < value_dim)
                         visit(tile * 4 + half * 2 + pair,
-                              element + (pair * view.stride_row + half * 8 * view.stride_column) * bytes);
+                              element[pair * view.stride_row + half * 8 * view.stride_column]);
                 }
             }
-            element += 8 * view.stride_row * bytes;
+            element += 8 * view.stride_row;
         }
     }
 
-    // Calls visit(i, element).
+    // The same of `initial` or `final`.
     template <typename Visit>
-    __device__ static void for_each_value(const SegmentedScanParams& p, const StateView& view, int64_t block,
-                                          const Job& job, Visit visit) {
-        for_each_element(p, view, block, job, sizeof(float),
-                         [&](int i, char* address) { visit(i, *reinterpret_cast<float*>(address)); });
-    }
-
-    __device__ static PoolType state_type(const SegmentedScanParams& p) {
-        return kPacked ? p.state_type : kPoolFloat32;
+    __device__ static void for_each_kept_value(const SegmentedScanParams& p, const StateView& view, const Job& job,
+                                               Visit visit) {
+        if constexpr (kPacked) {
+            if (p.state_type == kPoolBfloat16) return for_each_value<__nv_bfloat16>(p, view, 0, job, visit);
+            if (p.state_type == kPoolFloat16) return for_each_value<__half>(p, view, 0, job, visit);
+        }
+        for_each_value(p, view, 0, job, visit);
     }
 
     // g^n S + U
@@ -124,8 +125,10 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
 
     __device__ static void write_final_state(const SegmentedScanParams& p, const Job& job, float decay,
                                              const Before& before, const State& sum) {
-        for_each_element(p, p.final, 0, job, state_bytes(state_type(p)), [&](int i, char* address) {
-            store_state_element(p.state_scale * combined(decay, before[i], sum[i]), state_type(p), address);
+        const float scale = p.state_scale;
+        for_each_kept_value(p, p.final, job, [&](int i, auto& element) {
+            using E = std::remove_reference_t<decltype(element)>;
+            element = from_float<E>(scale * combined(decay, before[i], sum[i]));
         });
     }
 
@@ -157,9 +160,9 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
 #pragma unroll
                 for (int i = 0; i < kStateValues; ++i) before.set(i, 0.0f);
             }
-            for_each_element(p, p.initial, 0, job, state_bytes(state_type(p)), [&](int i, const char* address) {
-                before.set(i, state_element(state_type(p), address) * p.inverse_state_scale);
-            });
+            const float scale = p.inverse_state_scale;
+            for_each_kept_value(p, p.initial, job,
+                                [&](int i, const auto& element) { before.set(i, to_float(element) * scale); });
         }
         if constexpr (Config::kBeforeInRegisters) {
             if (p.split && !p.combined) combine_sums(p, job, sums, before);
