@@ -1,7 +1,9 @@
 #include "cuda/scan_call.h"
 
 #include "common/dtype.h"
+#include "common/problem.h"
 #include "cuda/host/views.h"
+#include "cuda/packed/clear_padding_launch.h"
 #include "cuda/scan/scan_launch.h"
 #include "cuda/segmented_scan/segmented_scan_launch.h"
 
@@ -15,6 +17,10 @@ constexpr int kNone = -1;
 Status choose_segmented_scan(const Device& device, const ScanCall& call, int& kernel) {
     kernel = kNone;
     if (call.problem.cuda_path == LATTN_CUDA_PATH_GENERAL) return ok();
+    if (is_packed(call.problem)) {
+        if (call.problem.cuda_path != LATTN_CUDA_PATH_HOPPER) return ok();
+        return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes no packed sequences (cu_seqlens)");
+    }
     if (call.problem.cuda_path == LATTN_CUDA_PATH_HOPPER) return check_segmented_scan(device, call, kernel);
     const LastErrorKept kept;
     if (check_segmented_scan(device, call, kernel).code != LATTN_OK) kernel = kNone;
@@ -36,6 +42,7 @@ Status run_general_scan(Device& device, const ScanCall& call) {
     scan.final = call.final;
     scan.block_states = call.block_states;
     scan.block_grads = call.block_grads;
+    scan.packed = packed_batch(problem, call.pool);
     if (call.backwards) {
         scan.backwards = 1;
         scan.shift = 0;
@@ -60,6 +67,7 @@ Status run_scans(Device& device, const std::vector<ScanCall>& calls) {
     for (const ScanCall& call : calls) {
         int kernel = kNone;
         LATTN_RETURN_IF_ERROR(choose_segmented_scan(device, call, kernel));
+        if (is_packed(call.problem)) LATTN_RETURN_IF_ERROR(clear_padding(device, call));
         if (kernel == kNone) {
             LATTN_RETURN_IF_ERROR(run_general_scan(device, call));
         } else {

@@ -4,6 +4,7 @@
 #include "cuda/decay_grad/decay_grad_config.h"
 #include "cuda/decode/decode_params.h"
 #include "cuda/group_sum/group_sum_params.h"
+#include "cuda/packed/clear_padding_params.h"
 #include "cuda/scan/scan_config.h"
 #include "cuda/scan/scan_params.h"
 #include "cuda/segmented_scan/segmented_scan_config.h"
@@ -21,6 +22,7 @@ LATTN_DECLARE_FATBIN(segmented_scan_bf16_sm90a)
 LATTN_DECLARE_FATBIN(segmented_scan_fp16_sm90a)
 LATTN_DECLARE_FATBIN(decay_grad)
 LATTN_DECLARE_FATBIN(group_sum)
+LATTN_DECLARE_FATBIN(clear_padding)
 LATTN_DECLARE_FATBIN(decode)
 }
 
@@ -36,6 +38,7 @@ enum ModuleIndex {
     kSegmentedScanFp16,
     kDecayGradModule,
     kGroupSumModule,
+    kClearPaddingModule,
     kDecodeModule
 };
 
@@ -50,6 +53,7 @@ const Module modules[kModuleCount] = {LATTN_MODULE(scan_bf16),
                                       LATTN_MODULE(segmented_scan_fp16_sm90a),
                                       LATTN_MODULE(decay_grad),
                                       LATTN_MODULE(group_sum),
+                                      LATTN_MODULE(clear_padding),
                                       LATTN_MODULE(decode)};
 
 // element_bytes, score_bytes: as the kernels' Operand<T> has them.
@@ -160,6 +164,7 @@ constexpr Kernel kernels[] = {
     group_sum(LATTN_BFLOAT16, "lattn_group_sum_bf16"),
     group_sum(LATTN_FLOAT16, "lattn_group_sum_fp16"),
     group_sum(LATTN_FLOAT32, "lattn_group_sum_fp32"),
+    {Operation::kClearPadding, 0, 0, 0, "lattn_clear_padding", kClearPaddingModule, kClearPaddingThreads, 0},
     decode(LATTN_BFLOAT16, LATTN_FLOAT32, "lattn_decode_bf16_state_fp32"),
     decode(LATTN_BFLOAT16, LATTN_BFLOAT16, "lattn_decode_bf16_state_bf16"),
     decode(LATTN_BFLOAT16, LATTN_FLOAT16, "lattn_decode_bf16_state_fp16"),

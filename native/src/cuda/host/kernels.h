@@ -21,6 +21,7 @@ enum class Operation {
     kDecayGrad,
     kDecayGradReduce,
     kGroupSum,
+    kClearPadding,
     kDecode
 };
 
@@ -35,8 +36,8 @@ struct Kernel {
     int shared_bytes;
 };
 
-constexpr int kModuleCount = 9;
-constexpr int kKernelCount = 52;
+constexpr int kModuleCount = 10;
+constexpr int kKernelCount = 53;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);

@@ -17,6 +17,7 @@
 #include "decay_grad/decay_grad.cu"
 #include "decode/decode.cu"
 #include "group_sum/group_sum.cu"
+#include "packed/clear_padding.cu"
 #include "scan/scan_bf16.cu"
 #include "scan/scan_fp16.cu"
 #include "scan/scan_fp32.cu"
@@ -67,6 +68,7 @@ const std::map<std::string, Kernel>& kernels() {
         LATTN_KERNELS_OF_TYPES(lattn_decay_grad),
         LATTN_KERNEL(lattn_decay_grad_reduce),
         LATTN_KERNELS_OF_TYPES(lattn_group_sum),
+        LATTN_KERNEL(lattn_clear_padding),
         LATTN_KERNELS_OF_TYPES(lattn_decode_bf16_state),
         LATTN_KERNELS_OF_TYPES(lattn_decode_fp16_state),
         LATTN_KERNELS_OF_TYPES(lattn_decode_fp32_state),
