@@ -48,14 +48,15 @@ internal static class Session
         Console.WriteLine($"states   {engine.Memory}");
         var prompts = requests.Select(request => request.Prompt.Length).ToArray();
         Console.WriteLine(
-            $"requests {requests.Count}: prompts of {prompts.Min()} to {prompts.Max()} bytes, {prompts.Sum():N0} in all; "
-            + $"{requests.Sum(request => request.NewTokens):N0} bytes to generate");
+            $"requests {requests.Count}: prompts of {prompts.Min()} to {prompts.Max()} bytes, {prompts.Sum():N0} in "
+            + $"all; {requests.Sum(request => request.NewTokens):N0} bytes to generate");
         engine.WarmUp();
         List<GenerationStream> finished = [];
         Display.Show(report => finished = Server.Run(engine, requests, report, cancellation));
         if (cancellation.IsCancellationRequested)
         {
-            Console.WriteLine($"interrupted; {engine.Active} streams and {engine.Waiting} waiting requests were dropped");
+            Console.WriteLine(
+                $"interrupted; {engine.Active} streams and {engine.Waiting} waiting requests were dropped");
         }
 
         return finished;

@@ -18,8 +18,13 @@ internal sealed class StatePoolTests(DeviceType deviceType) : OperatorFixture(de
         Assert.That(pool.Slots, Is.EquivalentTo(slots));
         Assert.That(pool.Available, Is.Zero);
         Assert.That(pool.TryAllocate(out _), Is.False);
-        Assert.That(() => pool.Allocate(), Throws.InvalidOperationException.With.Message.Contains("no room for 1 more: 5 of 5"));
-        Assert.That(() => pool.Fork(slots[0]), Throws.InvalidOperationException.With.Message.Contains("no room for 1 more: 5 of 5"));
+        foreach (Action use in new Action[] { () => pool.Allocate(), () => pool.Fork(slots[0]) })
+        {
+            Assert.That(
+                use,
+                Throws.InvalidOperationException.With.Message.EqualTo(
+                    "The pool has no room for 1 more: 5 of 5 slots are in use."));
+        }
 
         pool.Free(slots[3]);
         StateSlot again = pool.Allocate();
@@ -180,6 +185,38 @@ internal sealed class StatePoolTests(DeviceType deviceType) : OperatorFixture(de
         }
     }
 
+    /// <summary>A common beginning is read once; forks go on from it, beside a prompt that starts anew.</summary>
+    [Test]
+    public void AForkedPrefixGoesOnAsIfItHadBeenReadAgain()
+    {
+        Tensor x = Values.Normal(3, ScalarType.Float32, Device, 100, 2, 16);
+        Tensor rates = torch.tensor(new[] { 0.1f, 0.5f }).to(Device);
+        using var pool = new StatePool(1, Capacity, 2, 16, 16, device: Device);
+        StateSlot[] slots = pool.Allocate(2);
+        Read(pool, [0, 64], [slots[0]], false);
+        StateSlot fork = pool.Fork(slots[0]);
+        Tensor together = Read(pool, [64, 80, 100], [slots[1], fork], false, true);
+
+        using var alone = new StatePool(1, 1, 2, 16, 16, device: Device);
+        StateSlot only = alone.Allocate();
+        Read(alone, [0, 64], [only], false);
+        Tensor expected = Read(alone, [80, 100], [only], true);
+
+        Assert.That(Values.Bits(together.narrow(0, 80, 20)), Is.EqualTo(Values.Bits(expected.narrow(0, 80, 20))));
+        Assert.That(Values.Bits(pool[0][fork.Index]), Is.EqualTo(Values.Bits(alone[0][only.Index])));
+
+        Tensor Read(StatePool of, long[] offsets, StateSlot[] sequences, params bool[] goesOn) =>
+            Functional.lightning_attention_varlen(
+                x,
+                x,
+                x,
+                rates,
+                torch.tensor(offsets).to(Device),
+                of[0],
+                of.Indices([.. sequences.Select(static slot => (StateSlot?)slot)]),
+                torch.tensor(goesOn).to(Device));
+    }
+
     [Test]
     public void MemoryIsReported()
     {
@@ -206,7 +243,8 @@ internal sealed class StatePoolTests(DeviceType deviceType) : OperatorFixture(de
                 .And.Message.Contains("-3"));
         Assert.That(
             () => new StatePool(1, 1, 1, 1, 1, ScalarType.Int64),
-            Throws.ArgumentException.With.Message.Contains("dtype is int64, expected float32, bfloat16, float16 or float64"));
+            Throws.ArgumentException.With.Message.Contains(
+                "dtype is int64, expected float32, bfloat16, float16 or float64"));
         using StatePool pool = Create();
         Assert.That(() => pool[Layers], Throws.InstanceOf<ArgumentOutOfRangeException>());
     }
