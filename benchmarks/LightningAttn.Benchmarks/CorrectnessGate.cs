@@ -89,12 +89,17 @@ internal static class CorrectnessGate
         return errors;
     }
 
-    /// <summary>The errors of a decoded token [B, H*E] and of the states that it left.</summary>
-    public static Errors ErrorsOfDecode(DecodeInputs inputs, Tensor statesBefore, Tensor output)
+    /// <summary>The errors of decoded tokens and of the states after them.</summary>
+    /// <param name="inputs">Of the call.</param>
+    /// <param name="statesBefore">The pool before the call.</param>
+    /// <param name="output">[B, Td, H*E] or, of one token, [B, H*E]; null where there is none.</param>
+    /// <param name="states">The pool that was written; null where none was.</param>
+    public static Errors ErrorsOfDecode(DecodeInputs inputs, Tensor statesBefore, Tensor? output, Tensor? states)
     {
-        var (heads, d) = ((int)inputs.Q.size(1), (int)inputs.Q.size(3));
+        var (heads, tokens, d) = ((int)inputs.Q.size(1), (int)inputs.Q.size(2), (int)inputs.Q.size(3));
         var rates = ToDoubles(inputs.DecayRates);
-        using var perHead = output.view(-1, heads, d);
+        using var perToken = output?.view(-1, tokens, heads, d);
+        using var perHead = perToken?.transpose(1, 2);
         var errors = new Errors(0, 0, null);
         foreach (var at in Picked((int)inputs.Q.size(0), heads))
         {
@@ -102,12 +107,51 @@ internal static class CorrectnessGate
                 HeadOf(inputs.Q, at), HeadOf(inputs.K, at), HeadOf(inputs.V, at), [], rates[at.Head],
                 HeadOf(statesBefore, at), d, d);
             errors = errors.Or(new(
-                RelativeRms(HeadOf(perHead, at), expected.Output),
-                RelativeRms(HeadOf(inputs.Cache, at), expected.State),
+                perHead is null ? 0 : RelativeRms(HeadOf(perHead, at), expected.Output),
+                states is null ? 0 : RelativeRms(HeadOf(states, at), expected.State),
                 null));
         }
 
         return errors;
+    }
+
+    /// <summary>The errors of a packed batch, of its slowest and of its fastest decaying head in every sequence.</summary>
+    /// <param name="inputs">Of the call; the pool as the call left it.</param>
+    /// <param name="lengths">Of the call.</param>
+    /// <param name="statesBefore">The pool before the call; null where sequences started from zeros.</param>
+    /// <param name="output">[T, H, E].</param>
+    public static Errors ErrorsOfVarlen(VarlenInputs inputs, Lengths lengths, Tensor? statesBefore, Tensor output)
+    {
+        var (tokens, heads, d) = ((int)inputs.Q.size(0), (int)inputs.Q.size(1), (int)inputs.Q.size(2));
+        var sequences = (int)inputs.Pool.size(0);
+        var offsets = VarlenInputs.OffsetsOf(lengths, tokens, sequences);
+        var rates = ToDoubles(inputs.Whole.DecayRates);
+        var places = new[] { 0, heads - 1 }
+            .SelectMany(head => Enumerable.Range(0, sequences).Select(sequence => new HeadIndex(sequence, head)))
+            .Where(at => offsets[at.Sequence + 1] > offsets[at.Sequence])
+            .ToArray();
+        var columns = places.Select(at => (
+            Q: Rows(inputs.Q, at),
+            K: Rows(inputs.K, at),
+            V: Rows(inputs.V, at),
+            Before: statesBefore is null ? [] : HeadOf(statesBefore, at),
+            Output: Rows(output, at),
+            State: HeadOf(inputs.Pool, at))).ToArray();
+        var errors = new Errors[places.Length];
+        Parallel.For(0, places.Length, i =>
+        {
+            var (q, k, v, before, actual, state) = columns[i];
+            var expected = new HeadRecurrence(q, k, v, [], rates[places[i].Head], before, d, d);
+            errors[i] = new(RelativeRms(actual, expected.Output), RelativeRms(state, expected.State), null);
+        });
+        return errors.Aggregate((a, b) => a.Or(b));
+
+        double[] Rows(Tensor x, HeadIndex at)
+        {
+            using var scope = NewDisposeScope();
+            var (first, end) = (offsets[at.Sequence], offsets[at.Sequence + 1]);
+            return ToDoubles(x.select(1, at.Head).narrow(0, first, end - first));
+        }
     }
 
     /// <exception cref="GateException">An error is above the ceiling or NaN.</exception>

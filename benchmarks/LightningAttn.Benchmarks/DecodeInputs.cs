@@ -4,17 +4,19 @@ using static TorchSharp.torch;
 namespace LightningAttn.Benchmarks;
 
 /// <summary>
-/// One token [B, H, 1, D] for each of B sequences, each with its own slot of an fp32 cache [B, H, D, D].
+/// Td tokens [B, H, Td, D] for each of B sequences, each with its own slot of a cache [B, H, D, D], and how many of them
+/// are accepted: all.
 /// </summary>
 internal sealed class DecodeInputs : IDisposable
 {
     private readonly SequenceInputs _token;
 
-    public DecodeInputs(Shape shape, ScalarType type, Device device)
+    public DecodeInputs(Shape shape, ScalarType type, ScalarType stateType, Device device)
     {
         _token = new SequenceInputs(shape, type, device);
-        Cache = randn([shape.Batch, shape.Heads, shape.HeadDim, shape.HeadDim], float32, device);
+        Cache = randn([shape.Batch, shape.Heads, shape.HeadDim, shape.HeadDim], stateType, device);
         Slots = arange(shape.Batch, int64, device);
+        Accepted = full([shape.Batch], shape.Tokens, int64, device);
         using var negative = DecayRates.neg().view(-1, 1, 1);
         Decay = negative.exp();
     }
@@ -31,6 +33,8 @@ internal sealed class DecodeInputs : IDisposable
 
     public Tensor Slots { get; }
 
+    public Tensor Accepted { get; }
+
     /// <summary>[H, 1, 1]: exp(-s).</summary>
     public Tensor Decay { get; }
 
@@ -39,6 +43,7 @@ internal sealed class DecodeInputs : IDisposable
         _token.Dispose();
         Cache.Dispose();
         Slots.Dispose();
+        Accepted.Dispose();
         Decay.Dispose();
     }
 }

@@ -10,8 +10,11 @@ internal readonly record struct Shape(int Batch, int Heads, int Tokens, int Head
     /// <summary>Elements of q.</summary>
     internal long Elements => (long)Batch * Heads * Tokens * HeadDim;
 
-    /// <summary>Bytes of one fp32 state of every head.</summary>
-    internal long StateBytes => (long)Batch * Heads * HeadDim * HeadDim * sizeof(float);
+    /// <summary>Elements of one state of every head.</summary>
+    internal long States => (long)Batch * Heads * HeadDim * HeadDim;
+
+    /// <summary>Their bytes as fp32.</summary>
+    internal long StateBytes => States * sizeof(float);
 
     /// <summary>"B,H,N,D;B,H,N,D".</summary>
     /// <exception cref="FormatException">It is something else.</exception>

@@ -51,7 +51,8 @@ internal static class Suite
             .. shapes.Forward.Select(shape => Sequence(shape, Pass.Forward)),
             .. shapes.Backward.Select(shape => Sequence(shape, Pass.ForwardBackward)),
             .. shapes.Backward.Select(shape => Sequence(shape, Pass.Backward)),
-            .. shapes.Decode.Select(shape => new DecodeWorkload(shape, type, device, compare)),
+            .. shapes.Varlen.Select(shape => new VarlenWorkload(shape, type, device, options.Path)),
+            .. shapes.Decode.SelectMany(shape => DecodeWorkload.Of(shape, type, device, compare)),
         ];
 
         SequenceWorkload Sequence(Shape shape, Pass pass) => new(shape, type, device, compare, pass, options.Path);

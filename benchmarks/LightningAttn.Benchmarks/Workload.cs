@@ -41,6 +41,9 @@ internal abstract class Workload<TInputs>(string operation, Shape shape, ScalarT
     /// <summary>What is measured, ours without block states first.</summary>
     protected abstract IReadOnlyList<Variant<TInputs>> Variants { get; }
 
+    /// <summary>The least precise type that results are rounded to.</summary>
+    protected virtual ScalarType GateType => type;
+
     /// <summary>Bytes of one set of inputs that a call touches.</summary>
     protected abstract long BytesPerSet { get; }
 
@@ -49,11 +52,11 @@ internal abstract class Workload<TInputs>(string operation, Shape shape, ScalarT
         foreach (var (variant, errors) in CheckedErrors())
         {
             _errors[variant] = errors;
-            CorrectnessGate.Require($"{operation} {shape} {type}, {variant.Name}", errors, type);
+            CorrectnessGate.Require($"{operation} {shape} {type}, {variant.Name}", errors, GateType);
         }
     }
 
-    public IEnumerable<Row> Measure(Timer timer)
+    public virtual IEnumerable<Row> Measure(Timer timer)
     {
         var rotation = device.type == DeviceType.CUDA ? RotationBytesCuda : RotationBytesCpu;
         var count = (int)Math.Clamp((rotation + BytesPerSet - 1) / BytesPerSet, 1, MaxInputSets);

@@ -102,7 +102,7 @@ internal static partial class Check
         Writable(output, Name);
     }
 
-    internal static void Slots(Tensor slots, Tensor v, long slotCount)
+    internal static void Slots(Tensor slots, Tensor v, long slotCount, string pool = "kv_caches")
     {
         const string Name = "slot_idx";
         Usable(slots, Name);
@@ -119,12 +119,12 @@ internal static partial class Check
         SameDevice(slots, Name, v, "v");
         if (slots.device_type == DeviceType.CPU)
         {
-            SlotRange(slots, slotCount);
+            SlotRange(slots, slotCount, pool);
         }
         else if (SlotDebugging.Enabled)
         {
             using Tensor copy = slots.cpu();
-            SlotRange(copy, slotCount);
+            SlotRange(copy, slotCount, pool);
         }
     }
 
@@ -281,7 +281,7 @@ internal static partial class Check
         }
     }
 
-    private static unsafe void SlotRange(Tensor slots, long slotCount)
+    private static unsafe void SlotRange(Tensor slots, long slotCount, string pool)
     {
         nint data = TorchNative.Data(slots);
         long stride = slots.stride(0);
@@ -292,7 +292,7 @@ internal static partial class Check
             if (slot < -1 || slot >= slotCount)
             {
                 throw new ArgumentException(
-                    $"slot_idx is {slot} for row {row}, expected 0 to {slotCount - 1} (kv_caches has {slotCount} "
+                    $"slot_idx is {slot} for row {row}, expected 0 to {slotCount - 1} ({pool} has {slotCount} "
                     + "slots) or -1 for padding.",
                     "slot_idx");
             }

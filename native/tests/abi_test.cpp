@@ -136,6 +136,7 @@ TEST(Abi, DecodeRefusesWhatItCannotMean) {
     lattn_decode_params params = {};
     params.struct_size = sizeof(params);
     params.batch = params.heads_qk = params.heads_v = params.head_dim_qk = params.head_dim_v = params.slot_count = 1;
+    params.tokens = 1;
     params.scale = 1;
     params.dtype = LATTN_FLOAT32;
     params.state_dtype = LATTN_FLOAT64;
@@ -147,6 +148,21 @@ TEST(Abi, DecodeRefusesWhatItCannotMean) {
     EXPECT_EQ(LATTN_INVALID_ARGUMENT, lattn_decode(&params));
     EXPECT_TRUE(message_has({"slot_dtype", "float32"}));
     params.slots = nullptr;
+    params.accepted = &params;
+    params.accepted_dtype = LATTN_FLOAT16;
+    EXPECT_EQ(LATTN_INVALID_ARGUMENT, lattn_decode(&params));
+    EXPECT_TRUE(message_has({"accepted_dtype", "float16"}));
+    params.accepted = nullptr;
+    for (int32_t tokens : {0, -1, LATTN_MAX_DECODE_TOKENS + 1}) {
+        params.tokens = tokens;
+        EXPECT_EQ(LATTN_INVALID_ARGUMENT, lattn_decode(&params));
+        EXPECT_TRUE(message_has({("tokens = " + std::to_string(tokens)).c_str(), "from 1 to 16"}));
+    }
+    params.tokens = 1;
+    params.reserved = 7;
+    EXPECT_EQ(LATTN_INVALID_ARGUMENT, lattn_decode(&params));
+    EXPECT_TRUE(message_has({"reserved = 7"}));
+    params.reserved = 0;
     params.batch = 3;
     EXPECT_EQ(LATTN_INVALID_ARGUMENT, lattn_decode(&params));
     EXPECT_TRUE(message_has({"slot_count = 1", "batch = 3"}));

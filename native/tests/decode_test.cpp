@@ -149,6 +149,56 @@ TEST_P(DecodeTypes, ManyRowsAreEachTheirOwn) {
     EXPECT_EQ(together.state_out.bytes(), alone.state_out.bytes());
 }
 
+TEST_P(DecodeTypes, SeveralTokens) {
+    for (int64_t tokens : {2, 16})
+        for (Layout layout : {Layout::kContiguous, Layout::kTokenMajor, Layout::kReversed}) {
+            DecodeCase c = with_types();
+            c.tokens = tokens;
+            c.layout = c.state_layout = layout;
+            c.heads_v = 4;
+            c.e = 65;
+            check_out_of_place(c);
+            check_in_place(c);
+            c.with_state = false;
+            check_out_of_place(c);
+            c.with_state = true;
+            c.with_output = false;
+            check_out_of_place(c);
+            c.accepted = {1, 0, tokens};
+            check_out_of_place(c, LATTN_INT32);
+            c.with_output = true;
+            check_in_place(c);
+        }
+}
+
+// A step that is not stored, and one that is stored without output.
+TEST_P(DecodeTypes, ResultsOfOneTokenThatAreNotWanted) {
+    DecodeCase c = with_types();
+    c.with_state = false;
+    check_out_of_place(c);
+    c.with_output = false;
+    check_out_of_place(c);
+    c.with_state = true;
+    check_out_of_place(c);
+    check_in_place(c);
+}
+
+TEST_P(DecodeTypes, AcceptedOutOfRangeWritesNothing) {
+    for (int64_t bad : {int64_t{4}, int64_t{-1}, std::numeric_limits<int64_t>::max()}) {
+        DecodeCase c = with_types();
+        c.tokens = 3;
+        c.accepted = {3, 0, bad};
+        Decode decode(c);
+        const lattn_decode_params params = decode.params();
+        const std::vector<unsigned char> output = decode.output.storage(), pool = decode.state_out.storage();
+        EXPECT_EQ(LATTN_INVALID_ARGUMENT, lattn_decode(&params));
+        EXPECT_EQ("accepted[2] = " + std::to_string(bad) + " must be from 0 to tokens = 3",
+                  std::string(lattn_last_error()));
+        EXPECT_EQ(output, decode.output.storage());
+        EXPECT_EQ(pool, decode.state_out.storage());
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, DecodeTypes,
                          ::testing::Values(Types{LATTN_FLOAT32, LATTN_FLOAT32}, Types{LATTN_FLOAT32, LATTN_BFLOAT16},
                                            Types{LATTN_FLOAT32, LATTN_FLOAT16}, Types{LATTN_BFLOAT16, LATTN_FLOAT32},
@@ -176,7 +226,7 @@ TEST(DecodeAfterPrefill, ContinuesTheSequence) {
     for (int64_t token = prompt; token < prompt + generated; ++token) {
         lattn_decode_params step = {};
         step.struct_size = sizeof(step);
-        step.batch = step.heads_qk = step.heads_v = step.slot_count = 1;
+        step.batch = step.heads_qk = step.heads_v = step.slot_count = step.tokens = 1;
         step.head_dim_qk = d;
         step.head_dim_v = e;
         step.scale = c.scale;

@@ -295,6 +295,9 @@ private:
         return result;
     }
 
+    // No path takes a problem without tokens if it is asked for.
+    lattn_cuda_path path_of(int64_t tokens) const { return tokens > 0 ? c_.cuda_path : LATTN_CUDA_PATH_AUTOMATIC; }
+
     template <typename Params>
     Params with_inputs() {
         Params params = {};
@@ -311,7 +314,7 @@ private:
         p.scale = c_.scale;
         p.dtype = c_.dtype;
         p.device_type = c_.device_type;
-        p.cuda_path = c_.cuda_path;
+        p.cuda_path = path_of(p.tokens);
         p.allow_tf32 = c_.allow_tf32;
         p.cu_seqlens_dtype = c_.offset_dtype;
         p.cu_seqlens = c_.offset_dtype == LATTN_INT32 ? static_cast<const void*>(offsets32_.data())
@@ -327,6 +330,7 @@ private:
     Params alone(Params params, int64_t index) const {
         params.problem.batch = 1;
         params.problem.tokens = c_.lengths[at(index)];
+        params.problem.cuda_path = path_of(params.problem.tokens);
         params.problem.cu_seqlens = nullptr;
         for (lattn_view* view : {&params.q, &params.k, &params.v})
             advance(view->data, offsets_[at(index)] * view->stride_n, c_.dtype);

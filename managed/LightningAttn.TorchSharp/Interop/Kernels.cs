@@ -247,42 +247,16 @@ internal static unsafe partial class Kernels
     private static void DecodePrepared(
         Tensor q, Tensor k, Tensor v, Tensor rates, Tensor stateIn, Tensor stateOut, Tensor? slots, Tensor output)
     {
-        long batch = v.size(0);
-        long heads = v.size(1);
-        long headDimV = v.size(3);
-        long slotCount = stateIn.size(0);
-        var parameters = new DecodeParams
+        DecodeParams parameters = DescribeDecode(k, v, rates, stateIn, slots);
+        parameters.Q = ViewOf(q);
+        parameters.Output = new View
         {
-            StructSize = (ulong)sizeof(DecodeParams),
-            Batch = batch,
-            HeadsQk = q.size(1),
-            HeadsV = heads,
-            HeadDimQk = q.size(3),
-            HeadDimV = headDimV,
-            SlotCount = slotCount,
-            Scale = 1,
-            Tokens = 1,
-            Dtype = (int)v.dtype,
-            StateDtype = (int)stateIn.dtype,
-            SlotDtype = slots is null ? 0 : (int)slots.dtype,
-            DeviceType = (int)output.device_type,
-            DeviceIndex = output.device_index,
-            Q = ViewOf(q),
-            K = ViewOf(k),
-            V = ViewOf(v),
-            Output = new View
-            {
-                Data = TorchNative.Data(output),
-                StrideB = output.stride(0),
-                StrideH = headDimV,
-                StrideN = headDimV,
-            },
-            DecayRate = TorchNative.Data(rates),
-            StateIn = StateViewOf(stateIn),
-            StateOut = StateViewOf(stateOut),
-            Slots = slots is null ? 0 : TorchNative.Data(slots),
-            Stream = TorchNative.CurrentStream(output),
+            Data = TorchNative.Data(output),
+            StrideB = output.stride(0),
+            StrideH = parameters.HeadDimV,
+            StrideN = parameters.HeadDimV,
         };
+        parameters.StateOut = ReferenceEquals(stateOut, stateIn) ? parameters.StateIn : StateViewOf(stateOut);
         NativeStatus.ThrowIfFailed(NativeMethods.lattn_decode(&parameters));
         GC.KeepAlive(q);
         GC.KeepAlive(k);
@@ -293,6 +267,92 @@ internal static unsafe partial class Kernels
         GC.KeepAlive(slots);
         GC.KeepAlive(output);
     }
+
+    /// <summary>
+    /// The outputs [B, Td, Hv * E] of the tokens of q, k [B, Hk, Td, D] and v [B, Hv, Td, E]; the pool stays as it is.
+    /// </summary>
+    internal static Tensor DecodeVerify(Tensor q, Tensor k, Tensor v, Tensor rates, Tensor pool, Tensor slots)
+    {
+        Tensor output = Empty([v.size(0), v.size(2), v.size(1) * v.size(3)], v.dtype, v);
+        if (output.numel() == 0)
+        {
+            return output;
+        }
+
+        q = WithUnitStride(q);
+        k = WithUnitStride(k);
+        v = WithUnitStride(v);
+        slots = slots.contiguous();
+        DecodeParams parameters = DescribeDecode(k, v, rates, pool, slots);
+        parameters.Q = ViewOf(q);
+        parameters.Output = new View
+        {
+            Data = TorchNative.Data(output),
+            StrideB = output.stride(0),
+            StrideH = parameters.HeadDimV,
+            StrideN = output.stride(1),
+        };
+        NativeStatus.ThrowIfFailed(NativeMethods.lattn_decode(&parameters));
+        GC.KeepAlive(q);
+        GC.KeepAlive(k);
+        GC.KeepAlive(v);
+        GC.KeepAlive(rates);
+        GC.KeepAlive(pool);
+        GC.KeepAlive(slots);
+        GC.KeepAlive(output);
+        return output;
+    }
+
+    /// <summary>Row b's slot takes the first <c>accepted[b]</c> tokens of k [B, Hk, Td, D] and v [B, Hv, Td, E].</summary>
+    internal static void DecodeCommit(Tensor k, Tensor v, Tensor rates, Tensor pool, Tensor slots, Tensor accepted)
+    {
+        if (v.size(0) == 0)
+        {
+            return;
+        }
+
+        k = WithUnitStride(k);
+        v = WithUnitStride(v);
+        slots = slots.contiguous();
+        accepted = accepted.contiguous();
+        DecodeParams parameters = DescribeDecode(k, v, rates, pool, slots);
+        parameters.StateOut = parameters.StateIn;
+        parameters.AcceptedDtype = (int)accepted.dtype;
+        parameters.Accepted = TorchNative.Data(accepted);
+        NativeStatus.ThrowIfFailed(NativeMethods.lattn_decode(&parameters));
+        GC.KeepAlive(k);
+        GC.KeepAlive(v);
+        GC.KeepAlive(rates);
+        GC.KeepAlive(pool);
+        GC.KeepAlive(slots);
+        GC.KeepAlive(accepted);
+    }
+
+    /// <summary>What every decode call has: q, the output and what is written of the states are the caller's.</summary>
+    private static DecodeParams DescribeDecode(Tensor k, Tensor v, Tensor rates, Tensor stateIn, Tensor? slots) =>
+        new()
+        {
+            StructSize = (ulong)sizeof(DecodeParams),
+            Batch = v.size(0),
+            HeadsQk = k.size(1),
+            HeadsV = v.size(1),
+            HeadDimQk = k.size(3),
+            HeadDimV = v.size(3),
+            SlotCount = stateIn.size(0),
+            Scale = 1,
+            Dtype = (int)v.dtype,
+            StateDtype = (int)stateIn.dtype,
+            SlotDtype = slots is null ? 0 : (int)slots.dtype,
+            DeviceType = (int)v.device_type,
+            DeviceIndex = v.device_index,
+            Tokens = (int)v.size(2),
+            K = ViewOf(k),
+            V = ViewOf(v),
+            DecayRate = TorchNative.Data(rates),
+            StateIn = StateViewOf(stateIn),
+            Slots = slots is null ? 0 : TorchNative.Data(slots),
+            Stream = TorchNative.CurrentStream(v),
+        };
 
     /// <summary>An uninitialised contiguous tensor of the state's shape, type and device.</summary>
     internal static Tensor NewState(Tensor state) =>

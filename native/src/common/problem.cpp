@@ -62,6 +62,11 @@ Status check_absent(const char* name, const void* data) {
                  name);
 }
 
+Status check_index_dtype(const char* name, const void* data, lattn_dtype dtype) {
+    if (data == nullptr || dtype == LATTN_INT32 || dtype == LATTN_INT64) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "%s = %d (%s) must be int32 or int64", name, dtype, dtype_name(dtype));
+}
+
 // The inputs that forward and backward share.
 template <typename Params>
 Status check_inputs(const Params& params) {
@@ -170,20 +175,20 @@ Status check_decode(const lattn_decode_params& params) {
         return error(LATTN_INVALID_ARGUMENT, "state_dtype = %s does not go with dtype = %s: float64 only with float64",
                      dtype_name(params.state_dtype), dtype_name(params.dtype));
     LATTN_RETURN_IF_ERROR(check_device(params.device_type, params.device_index));
-    if (params.slots != nullptr && params.slot_dtype != LATTN_INT32 && params.slot_dtype != LATTN_INT64)
-        return error(LATTN_INVALID_ARGUMENT, "slot_dtype = %d (%s) must be int32 or int64", params.slot_dtype,
-                     dtype_name(params.slot_dtype));
+    if (params.tokens < 1 || params.tokens > LATTN_MAX_DECODE_TOKENS)
+        return error(LATTN_INVALID_ARGUMENT, "tokens = %d must be from 1 to %d", params.tokens,
+                     LATTN_MAX_DECODE_TOKENS);
+    if (params.reserved != 0) return error(LATTN_INVALID_ARGUMENT, "reserved = %d must be 0", params.reserved);
+    LATTN_RETURN_IF_ERROR(check_index_dtype("slot_dtype", params.slots, params.slot_dtype));
+    LATTN_RETURN_IF_ERROR(check_index_dtype("accepted_dtype", params.accepted, params.accepted_dtype));
     if (params.slots == nullptr && params.slot_count < params.batch)
         return error(LATTN_INVALID_ARGUMENT, "slot_count = %lld is less than batch = %lld and slots is NULL",
                      static_cast<long long>(params.slot_count), static_cast<long long>(params.batch));
-    LATTN_RETURN_IF_ERROR(check_pointer("q", params.q.data, params.batch));
+    if (params.output.data != nullptr) LATTN_RETURN_IF_ERROR(check_pointer("q", params.q.data, params.batch));
     LATTN_RETURN_IF_ERROR(check_pointer("k", params.k.data, params.batch));
     LATTN_RETURN_IF_ERROR(check_pointer("v", params.v.data, params.batch));
-    LATTN_RETURN_IF_ERROR(check_pointer("output", params.output.data, params.batch));
     LATTN_RETURN_IF_ERROR(check_pointer("decay_rate", params.decay_rate, params.batch));
-    const int64_t state_rows = params.batch > 0 ? params.slot_count : 0;
-    LATTN_RETURN_IF_ERROR(check_pointer("state_in", params.state_in.data, state_rows));
-    return check_pointer("state_out", params.state_out.data, state_rows);
+    return check_pointer("state_in", params.state_in.data, params.batch > 0 ? params.slot_count : 0);
 }
 
 Status check_workspace(const void* workspace, uint64_t bytes, uint64_t needed) {

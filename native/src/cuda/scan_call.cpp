@@ -5,6 +5,7 @@
 #include "cuda/host/views.h"
 #include "cuda/packed/clear_padding_launch.h"
 #include "cuda/scan/scan_launch.h"
+#include "cuda/segmented_scan/packed_scan_launch.h"
 #include "cuda/segmented_scan/segmented_scan_launch.h"
 
 namespace lattn::cuda {
@@ -17,13 +18,10 @@ constexpr int kNone = -1;
 Status choose_segmented_scan(const Device& device, const ScanCall& call, int& kernel) {
     kernel = kNone;
     if (call.problem.cuda_path == LATTN_CUDA_PATH_GENERAL) return ok();
-    if (is_packed(call.problem)) {
-        if (call.problem.cuda_path != LATTN_CUDA_PATH_HOPPER) return ok();
-        return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes no packed sequences (cu_seqlens)");
-    }
-    if (call.problem.cuda_path == LATTN_CUDA_PATH_HOPPER) return check_segmented_scan(device, call, kernel);
+    const auto check = is_packed(call.problem) ? check_packed_scan : check_segmented_scan;
+    if (call.problem.cuda_path == LATTN_CUDA_PATH_HOPPER) return check(device, call, kernel);
     const LastErrorKept kept;
-    if (check_segmented_scan(device, call, kernel).code != LATTN_OK) kernel = kNone;
+    if (check(device, call, kernel).code != LATTN_OK) kernel = kNone;
     return ok();
 }
 
@@ -57,7 +55,11 @@ Status run_general_scan(Device& device, const ScanCall& call) {
 Status scan_workspace_bytes(const Device& device, const ScanCall& call, uint64_t& bytes) {
     int kernel = kNone;
     LATTN_RETURN_IF_ERROR(choose_segmented_scan(device, call, kernel));
-    bytes = kernel != kNone ? segmented_scan_workspace_bytes(device, call, kernel) : 0;
+    if (kernel == kNone)
+        bytes = 0;
+    else
+        bytes = is_packed(call.problem) ? packed_scan_workspace_bytes(device, call, kernel)
+                                        : segmented_scan_workspace_bytes(device, call, kernel);
     return ok();
 }
 
@@ -67,9 +69,11 @@ Status run_scans(Device& device, const std::vector<ScanCall>& calls) {
     for (const ScanCall& call : calls) {
         int kernel = kNone;
         LATTN_RETURN_IF_ERROR(choose_segmented_scan(device, call, kernel));
-        if (is_packed(call.problem)) LATTN_RETURN_IF_ERROR(clear_padding(device, call));
         if (kernel == kNone) {
+            if (is_packed(call.problem)) LATTN_RETURN_IF_ERROR(clear_padding(device, call));
             LATTN_RETURN_IF_ERROR(run_general_scan(device, call));
+        } else if (is_packed(call.problem)) {
+            LATTN_RETURN_IF_ERROR(launch_packed_scan(device, call, kernel));
         } else {
             segmented.push_back(call);
             kernels.push_back(kernel);

@@ -31,12 +31,17 @@ public:
 
     template <typename Function>
     void bind(const char* name, Function& function) const {
+        bind_if_present(name, function);
+        if (function == nullptr) throw std::runtime_error(std::string("the NVIDIA driver has no ") + name);
+    }
+
+    template <typename Function>
+    void bind_if_present(const char* name, Function& function) const {
 #if defined(_WIN32)
         void* address = reinterpret_cast<void*>(GetProcAddress(reinterpret_cast<HMODULE>(handle_), name));
 #else
         void* address = dlsym(handle_, name);
 #endif
-        if (address == nullptr) throw std::runtime_error(std::string("the NVIDIA driver has no ") + name);
         function = reinterpret_cast<Function>(address);
     }
 
@@ -60,6 +65,12 @@ public:
         library_.bind("cuMemcpyHtoDAsync_v2", copy_to_device_);
         library_.bind("cuMemcpyDtoHAsync_v2", copy_to_host_);
         library_.bind("cuMemsetD8Async", fill_);
+        library_.bind_if_present("cuStreamBeginCapture_v2", begin_capture_);
+        library_.bind_if_present("cuStreamEndCapture", end_capture_);
+        library_.bind_if_present("cuGraphInstantiateWithFlags", instantiate_);
+        library_.bind_if_present("cuGraphLaunch", launch_graph_);
+        library_.bind_if_present("cuGraphExecDestroy", destroy_executable_);
+        library_.bind_if_present("cuGraphDestroy", destroy_graph_);
 
         check(init_(0), "cuInit");
         CUdevice device = 0;
@@ -95,6 +106,24 @@ public:
     void* stream() const override { return stream_; }
     void synchronize() override { check(stream_synchronize_(stream_), "cuStreamSynchronize"); }
 
+    bool replay(const std::function<void()>& work, int times) override {
+        if (begin_capture_ == nullptr || end_capture_ == nullptr || instantiate_ == nullptr ||
+            launch_graph_ == nullptr || destroy_executable_ == nullptr || destroy_graph_ == nullptr)
+            return false;
+        CUgraph graph = nullptr;
+        CUgraphExec executable = nullptr;
+        // Relaxed: the caller may allocate memory for the work.
+        check(begin_capture_(stream_, CU_STREAM_CAPTURE_MODE_RELAXED), "cuStreamBeginCapture");
+        work();
+        check(end_capture_(stream_, &graph), "cuStreamEndCapture");
+        check(instantiate_(&executable, graph, 0), "cuGraphInstantiate");
+        for (int i = 0; i < times; ++i) check(launch_graph_(executable, stream_), "cuGraphLaunch");
+        synchronize();
+        destroy_executable_(executable);
+        destroy_graph_(graph);
+        return true;
+    }
+
 private:
     static CUdeviceptr address(const void* memory) { return reinterpret_cast<CUdeviceptr>(memory); }
 
@@ -119,6 +148,12 @@ private:
     decltype(&cuMemcpyHtoDAsync) copy_to_device_ = nullptr;
     decltype(&cuMemcpyDtoHAsync) copy_to_host_ = nullptr;
     decltype(&cuMemsetD8Async) fill_ = nullptr;
+    decltype(&cuStreamBeginCapture) begin_capture_ = nullptr;
+    decltype(&cuStreamEndCapture) end_capture_ = nullptr;
+    CUresult (*instantiate_)(CUgraphExec*, CUgraph, unsigned long long) = nullptr;
+    decltype(&cuGraphLaunch) launch_graph_ = nullptr;
+    decltype(&cuGraphExecDestroy) destroy_executable_ = nullptr;
+    decltype(&cuGraphDestroy) destroy_graph_ = nullptr;
     CUstream stream_ = nullptr;
     int multiprocessors_ = 0;
 };

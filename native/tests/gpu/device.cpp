@@ -20,6 +20,7 @@ public:
     void fill(void* to, unsigned char byte, std::size_t bytes) override { std::memset(to, byte, bytes); }
     void* stream() const override { return nullptr; }
     void synchronize() override {}
+    bool replay(const std::function<void()>&, int) override { return false; }
 
 private:
     static constexpr std::align_val_t kAlignment{256};

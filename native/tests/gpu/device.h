@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 
 #include "lightning_attn.h"
@@ -25,6 +26,10 @@ public:
     virtual void fill(void* to, unsigned char byte, std::size_t bytes) = 0;
     virtual void* stream() const = 0;
     virtual void synchronize() = 0;
+    // Queues what `work` queues on stream(), `times` times, recorded once as a CUDA graph. False where the device or
+    // its driver has no graphs; nothing is queued then. What `work` calls for the first time must have been called
+    // before.
+    virtual bool replay(const std::function<void()>& work, int times) = 0;
 };
 
 // The forward kernel's name in `text`, or why there is none.

@@ -29,6 +29,8 @@ std::vector<Mirror::Bytes> inputs_of(Decode& decode, bool in_place) {
     std::vector<Mirror::Bytes> inputs = all_bytes({&decode.q, &decode.k, &decode.v, &decode.rate});
     inputs.push_back(as_bytes(decode.slots()));
     inputs.push_back(as_bytes(decode.slots32()));
+    inputs.push_back(as_bytes(decode.accepted()));
+    inputs.push_back(as_bytes(decode.accepted32()));
     if (!in_place) inputs.push_back(decode.state_in.storage());
     return inputs;
 }
@@ -135,13 +137,18 @@ void Mirror::backward(lattn_backward_params params) {
     succeeds([&] { return lattn_backward(&params); });
 }
 
-lattn_status Mirror::decode(lattn_decode_params params) {
+void Mirror::relocate(lattn_decode_params& params) const {
     relocate_inputs(params);
     params.output.data = at(params.output.data);
     params.state_in.data = at(params.state_in.data);
     params.state_out.data = at(params.state_out.data);
     params.slots = at(params.slots);
+    params.accepted = at(params.accepted);
     params.stream = device_.stream();
+}
+
+lattn_status Mirror::decode(lattn_decode_params params) {
+    relocate(params);
     return lattn_decode(&params);
 }
 

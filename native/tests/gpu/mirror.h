@@ -35,6 +35,9 @@ public:
     // Returns the status: a call may be refused for its values.
     lattn_status decode(lattn_decode_params params);
 
+    // Replaces the pointers of a decode call, which decode() does itself.
+    void relocate(lattn_decode_params& params) const;
+
     // Bytes of the workspaces so far.
     uint64_t workspace_bytes() const { return workspace_bytes_; }
 

@@ -19,24 +19,27 @@ TEST_P(Sanitize, ForwardAndBackward) {
 
 TEST_P(Sanitize, DecodeStep) {
     for (lattn_dtype state_dtype : kDeviceTypes)
-        for (Layout state_layout : {Layout::kContiguous, Layout::kPadded}) {
-            DecodeCase c;
-            c.dtype = GetParam().dtype;
-            c.state_dtype = state_dtype;
-            c.device_type = GetParam().device;
-            c.d = 40;
-            c.e = 72;
-            c.slots = {4, -1, 3};
-            c.state_layout = state_layout;
-            Decode decode(c);
-            const std::vector<double> before = decode.state_in.values(), untouched = decode.state_out.values();
-            const lattn_decode_params params = decode.params();
-            Mirror mirror(device(), decode, false);
-            ASSERT_EQ(LATTN_OK, mirror.decode(params)) << lattn_last_error();
-            mirror.fetch();
-            decode.expect(before, decode.state_out.values(), untouched);
-            decode.expect_guards_intact();
-        }
+        for (Layout state_layout : {Layout::kContiguous, Layout::kPadded})
+            for (int64_t tokens : {1, 3})
+                for (int64_t d : {40, 136}) { // one for each size of the kernel
+                    DecodeCase c;
+                    c.dtype = GetParam().dtype;
+                    c.state_dtype = state_dtype;
+                    c.device_type = GetParam().device;
+                    c.d = d;
+                    c.e = 72;
+                    c.tokens = tokens;
+                    c.slots = {4, -1, 3};
+                    c.state_layout = state_layout;
+                    Decode decode(c);
+                    const std::vector<double> before = decode.state_in.values(), untouched = decode.state_out.values();
+                    const lattn_decode_params params = decode.params();
+                    Mirror mirror(device(), decode, false);
+                    ASSERT_EQ(LATTN_OK, mirror.decode(params)) << lattn_last_error();
+                    mirror.fetch();
+                    decode.expect(before, decode.state_out.values(), untouched);
+                    decode.expect_guards_intact();
+                }
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, Sanitize, ::testing::ValuesIn(operator_targets()), target_name);

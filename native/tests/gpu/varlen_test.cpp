@@ -70,11 +70,32 @@ TEST_P(Varlen, PaddingAroundTheSequences) {
 TEST_P(Varlen, EveryLayout) {
     for (Layout layout : {Layout::kTokenMajor, Layout::kPadded, Layout::kReversed}) {
         PackedCase c = target_case();
+        if (layout != Layout::kTokenMajor && c.cuda_path == LATTN_CUDA_PATH_HOPPER) continue; // cannot address it
         c.layout = layout;
         c.after = 5;
         c.heads_v = 4;
         check(c);
     }
+}
+
+// Sequences so long, beside so few heads, that the Hopper kernels cut them into jobs.
+TEST_P(Varlen, LongSequences) {
+    PackedCase c = target_case();
+    c.lengths = {100, 9000, 0, 2049, 4500};
+    c.heads_qk = c.heads_v = 1;
+    c.d = 16;
+    c.e = 24;
+    c.rates = {0.001};
+    c.before = 3;
+    check(c);
+    c.slot_count = 6;
+    c.slots = {4, 0, 1, 5, 2};
+    c.has_initial = {1, 1, 0, 0, 1};
+    check_packed_forward(c, on_device());
+    c.state_dtype = LATTN_BFLOAT16;
+    c.d = 136; // its states do not fit into registers
+    c.rates = {0.05}; // nothing of a segment's beginning is left at its end
+    check_packed_forward(c, on_device());
 }
 
 TEST_P(Varlen, NothingAtAll) {
@@ -167,6 +188,10 @@ TEST_P(Varlen, TheSameCallTwice) {
 std::vector<Target> varlen_targets() {
     std::vector<Target> all = operator_targets();
     for (Target& target : all) target.cuda_path = LATTN_CUDA_PATH_GENERAL;
+    for (lattn_dtype dtype : kHopperTypes) {
+        all.push_back({LATTN_CUDA, dtype});
+        all.back().cuda_path = LATTN_CUDA_PATH_HOPPER;
+    }
     return all;
 }
 

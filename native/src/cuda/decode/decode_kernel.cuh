@@ -1,136 +1,324 @@
-// One decode step: S <- g S + k (x) v, o = scale * S^T q, state read and written once.
+// Decoding: Td tokens of a row, one after the other: S <- g S + k (x) v, o = scale * S^T q. The state is read once and
+// written once, whatever Td is, and lives in registers in between.
 //
-// Grid: one CTA of 128 threads per (row, head). A thread owns 4 neighbouring columns of the state; E / 4 threads cover
-// a row of it and the remaining factor of the CTA splits the rows, whose partial outputs are summed in shared memory in
-// a fixed order. Loads of four rows are in flight before the first is used.
+// Grid: one CTA per (row, head, slice of value columns); a slice is 128 bytes of a row of the state. A CTA has a warp
+// for every 32 rows: a thread owns 16 bytes of columns of 8 rows, 8 threads lie side by side in a slice, and a load of
+// a warp is 4 whole lines. All loads of a thread are under way before the first is used, and none of them waits for
+// shared memory: q and k of a thread's 8 rows are words as well.
+//
+// The order of every sum is fixed: 8 rows in a thread, 4 threads of a warp by shuffles, the warps in shared memory. It
+// depends on D alone, so a row's result is bitwise the same in any batch, and a token's whatever tokens come with it.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "decode/decode_params.h"
+#include "ptx/dependent_launch.cuh"
+#include "ptx/opaque.cuh"
+#include "ptx/streaming.cuh"
 #include "tile/element.cuh"
 
 namespace lattn::cuda {
 
-template <typename T, typename StateT>
+// The integer at `index` of an array of int32 or int64.
+__device__ __forceinline__ int64_t integer_at(const void* data, int32_t is_int64, int64_t index) {
+    return is_int64 ? static_cast<const int64_t*>(data)[index] : int64_t{static_cast<const int32_t*>(data)[index]};
+}
+
+// kCount elements as they lie in memory, in words of 4 bytes: two of 2 bytes share a register.
+template <typename T, int kCount>
+struct alignas(kCount * sizeof(T) < 16 ? kCount * sizeof(T) : 16) Packed {
+    using Bits = std::conditional_t<sizeof(T) == 2, uint16_t, uint32_t>;
+    static constexpr int kPerWord = 4 / sizeof(T);
+    uint32_t word[kCount / kPerWord];
+
+    __device__ __forceinline__ T at(int i) const {
+        const Bits bits = static_cast<Bits>(word[i / kPerWord] >> (i % kPerWord * 16));
+        T element;
+        memcpy(static_cast<void*>(&element), &bits, sizeof(T));
+        return element;
+    }
+
+    __device__ __forceinline__ void put(int i, T element) {
+        Bits bits;
+        memcpy(&bits, static_cast<const void*>(&element), sizeof(T));
+        word[i / kPerWord] = i % kPerWord == 0 ? bits : word[i / kPerWord] | uint32_t{bits} << 16;
+    }
+
+    __device__ __forceinline__ static Packed of(const float (&values)[kCount]) {
+        Packed packed;
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) packed.put(i, from_float<T>(values[i]));
+        return packed;
+    }
+
+    __device__ __forceinline__ static Packed load_strided(const T* from, int64_t stride) {
+        Packed packed;
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) packed.put(i, from[i * stride]);
+        return packed;
+    }
+
+    __device__ __forceinline__ void store_strided(T* to, int64_t stride) const {
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) to[i * stride] = at(i);
+    }
+
+    __device__ __forceinline__ float operator[](int i) const {
+        return to_float(at(i));
+    }
+
+    // Keeps the elements packed until here: the compiler would convert all of them early and hold them in twice the
+    // registers.
+    __device__ __forceinline__ void keep_packed() {
+#pragma unroll
+        for (uint32_t& part : word) part = ptx::opaque(part);
+    }
+};
+
+// T: of q, k, v and output. kMaxTokens: 1, for a token whose output and state are both wanted, or what a call may have.
+template <typename T, typename StateT, int kMaxTokens, int kMaxRows>
 struct Decode {
-    static constexpr int kColumns = 4;
-    static constexpr int kUnroll = 4;
-    static constexpr int kMaxColumnThreads = kMaxHeadDim / kColumns;
+    static constexpr int kRows = kDecodeThreadRows;
+    static constexpr int kColumns = kDecodeThreadBytes / sizeof(StateT);
+    static constexpr int kSlice = decode_slice(sizeof(StateT));
+    static constexpr int kWarps = decode_warps(kMaxRows);
+    static constexpr int kThreads = 32 * kWarps;
+    static constexpr bool kOneToken = kMaxTokens == 1;
+    // Of one token: bounds the registers, so that the words under way are many times what the memory's latency asks
+    // for.
+    static constexpr int kBlocksPerSm = kOneToken ? (sizeof(StateT) == 4 ? 768 : 640) / kThreads : 1;
 
     struct Shared {
-        float q[kMaxHeadDim];
-        float k[kMaxHeadDim];
-        float output[kDecodeThreads * kColumns];
+        float sums[kMaxTokens][kWarps][kSlice];
     };
 
-    struct alignas(kColumns * sizeof(StateT)) Word {
-        StateT element[kColumns];
+    // A thread's part of a token.
+    struct Token {
+        Packed<T, kRows> q, k;
+        Packed<T, kColumns> v;
     };
 
-    __device__ static int64_t slot_of(const DecodeParams& p, int64_t row) {
-        if (p.slots == nullptr) return row;
-        const int64_t slot = p.slots_are_int64 ? static_cast<const int64_t*>(p.slots)[row]
-                                               : static_cast<int64_t>(static_cast<const int32_t*>(p.slots)[row]);
+    // A thread's part of a state, as it is in memory.
+    using Row = Packed<StateT, kColumns>;
+    struct Words {
+        Row row[kRows];
+    };
+
+    // What a thread works on, and where it is as far as that is known before any memory is read.
+    struct Part {
+        int64_t batch;
+        int head;
+        int slice_column;   // the first of the CTA
+        bool is_inside;     // of the state; D and E are multiples of 8
+        const T *q, *k, *v; // of the first token; the thread's first element
+        int64_t in, out;    // its first element in slot 0, counted from the states' data
+
+        __device__ explicit Part(const DecodeParams& p) {
+            const unsigned slices = static_cast<unsigned>(p.slices), heads = static_cast<unsigned>(p.heads);
+            slice_column = static_cast<int>(blockIdx.x % slices) * kSlice;
+            head = static_cast<int>(blockIdx.x / slices % heads);
+            batch = blockIdx.x / slices / heads;
+            const int row = static_cast<int>(threadIdx.x) / kDecodeColumnThreads * kRows;
+            const int column = slice_column + static_cast<int>(threadIdx.x) % kDecodeColumnThreads * kColumns;
+            is_inside = row < p.row_dim && column < p.value_dim;
+            const int head_qk = static_cast<int>(static_cast<unsigned>(head) / static_cast<unsigned>(p.group));
+            q = row_of<const T>(p.q, batch, head_qk) + row;
+            k = row_of<const T>(p.k, batch, head_qk) + row;
+            v = row_of<const T>(p.v, batch, head) + column;
+            in = offset_of(p.state_in, head, row, column);
+            out = offset_of(p.state_out, head, row, column);
+        }
+
+        __device__ static int64_t offset_of(const DecodeState& state, int head, int row, int column) {
+            return head * state.stride_h + row * state.stride_d + column * state.stride_e;
+        }
+    };
+
+    // The first token of a row.
+    template <typename U>
+    __device__ static U* row_of(const DecodeTensor& tensor, int64_t batch, int head) {
+        return static_cast<U*>(tensor.data) + batch * tensor.stride_b + head * tensor.stride_h;
+    }
+
+    template <int kCount>
+    __device__ static void load(const DecodeTensor& tensor, const T* from, Packed<T, kCount>& to) {
+        if (tensor.vector_aligned)
+            to = *reinterpret_cast<const Packed<T, kCount>*>(from);
+        else
+            to = Packed<T, kCount>::load_strided(from, 1);
+    }
+
+    __device__ static void load_token(const DecodeParams& p, const Part& part, int token, bool with_output, Token& to) {
+        if (!part.is_inside) return;
+        if (with_output) load(p.q, part.q + token * p.q.stride_n, to.q);
+        load(p.k, part.k + token * p.k.stride_n, to.k);
+        load(p.v, part.v + token * p.v.stride_n, to.v);
+    }
+
+    __device__ static void load_state(const DecodeParams& p, const Part& part, int64_t slot, Words& words) {
+        const DecodeState& state = p.state_in;
+        const StateT* from = static_cast<const StateT*>(state.data) + slot * state.stride_slot + part.in;
+        if (p.state_vectorized) {
+#pragma unroll
+            for (int d = 0; d < kRows; ++d)
+                words.row[d] = ptx::load_streaming(reinterpret_cast<const Row*>(from + d * state.stride_d));
+        } else {
+#pragma unroll
+            for (int d = 0; d < kRows; ++d) words.row[d] = Row::load_strided(from + d * state.stride_d, state.stride_e);
+        }
+    }
+
+    __device__ static void store_state(const DecodeParams& p, const Part& part, int64_t slot, const Words& words) {
+        const DecodeState& state = p.state_out;
+        StateT* to = static_cast<StateT*>(state.data) + slot * state.stride_slot + part.out;
+        if (p.state_vectorized) {
+#pragma unroll
+            for (int d = 0; d < kRows; ++d)
+                ptx::store_streaming(reinterpret_cast<Row*>(to + d * state.stride_d), words.row[d]);
+        } else {
+#pragma unroll
+            for (int d = 0; d < kRows; ++d) words.row[d].store_strided(to + d * state.stride_d, state.stride_e);
+        }
+    }
+
+    __device__ static void unpack(const Row& packed, float (&row)[kColumns]) {
+#pragma unroll
+        for (int e = 0; e < kColumns; ++e) row[e] = packed[e];
+    }
+
+    // Row d of S <- g S + k (x) v; adds its part of S^T q to `sum`. Fused as written, so in every instance alike.
+    __device__ static void advance(const Token& token, int d, float decay, float (&row)[kColumns],
+                                   float (&sum)[kColumns]) {
+        const float k = token.k[d];
+        const float q = token.q[d];
+#pragma unroll
+        for (int e = 0; e < kColumns; ++e) {
+            row[e] = fmaf(k, token.v[e], decay * row[e]);
+            sum[e] = fmaf(q, row[e], sum[e]);
+        }
+    }
+
+    // Over the rows of a warp, for its first row of threads to keep.
+    __device__ static void keep_sums(const float (&sum)[kColumns], float (&sums)[kWarps][kSlice]) {
+        float total[kColumns];
+#pragma unroll
+        for (int e = 0; e < kColumns; ++e) {
+            total[e] = sum[e];
+#pragma unroll
+            for (int distance = kDecodeColumnThreads; distance < 32; distance *= 2)
+                total[e] += __shfl_xor_sync(0xffffffffu, total[e], distance);
+        }
+        const int lane = static_cast<int>(threadIdx.x) % 32;
+        if (lane >= kDecodeColumnThreads) return;
+#pragma unroll
+        for (int e = 0; e < kColumns; ++e) sums[threadIdx.x / 32][lane * kColumns + e] = total[e];
+    }
+
+    // The output of the first `tokens` tokens from their sums; zeros for the rest.
+    __device__ static void store_output(const DecodeParams& p, const Part& part, int tokens, const Shared& shared) {
+        const int all = kOneToken ? 1 : p.tokens;
+#pragma unroll 1
+        for (int i = threadIdx.x; i < all * kSlice; i += kThreads) {
+            const int token = i / kSlice;
+            const int column = i % kSlice;
+            if (part.slice_column + column >= p.value_dim) continue;
+            float total = 0.0f;
+            if (token < tokens) {
+#pragma unroll
+                for (int warp = 0; warp < kWarps; ++warp) total += shared.sums[token][warp][column];
+            }
+            T* output = row_of<T>(p.output, part.batch, part.head) + token * p.output.stride_n;
+            output[part.slice_column + column] = from_float<T>(p.scale * total);
+        }
+    }
+
+    // -1: none.
+    __device__ static int64_t slot_of(const DecodeParams& p, int64_t batch) {
+        const int64_t slot = p.slots == nullptr ? batch : integer_at(p.slots, p.slots_are_int64, batch);
         return slot >= 0 && slot < p.slot_count ? slot : -1;
     }
 
-    template <typename U>
-    __device__ static U* row_of(const TensorView& view, int64_t batch, int head) {
-        return static_cast<U*>(view.data) + batch * view.stride_b + head / view.heads_per_head * view.stride_h;
-    }
-
-    __device__ static StateT* state_of(const DecodeState& state, int64_t slot, int head) {
-        return static_cast<StateT*>(state.data) + slot * state.stride_slot + head * state.stride_h;
-    }
-
-    __device__ static Word load(const DecodeParams& p, const StateT* state, int row, int column) {
-        const StateT* from = state + row * p.state_in.stride_d + column * p.state_in.stride_e;
-        if (p.state_vectorized) return *reinterpret_cast<const Word*>(from);
-        Word word;
-#pragma unroll
-        for (int i = 0; i < kColumns; ++i) word.element[i] = from[i * p.state_in.stride_e];
-        return word;
-    }
-
-    __device__ static void store(const DecodeParams& p, StateT* state, int row, int column, const Word& word) {
-        StateT* to = state + row * p.state_out.stride_d + column * p.state_out.stride_e;
-        if (p.state_vectorized) {
-            *reinterpret_cast<Word*>(to) = word;
-            return;
-        }
-#pragma unroll
-        for (int i = 0; i < kColumns; ++i) to[i * p.state_out.stride_e] = word.element[i];
+    __device__ static int accepted_of(const DecodeParams& p, int64_t batch) {
+        if (kOneToken) return 1;
+        if (p.accepted == nullptr) return p.tokens;
+        const int64_t accepted = integer_at(p.accepted, p.accepted_are_int64, batch);
+        return static_cast<int>(min(max(accepted, int64_t{0}), int64_t{p.tokens}));
     }
 
     __device__ static void run(const DecodeParams& p) {
         __shared__ Shared shared;
-        const int64_t batch = blockIdx.x / p.heads;
-        const int head = static_cast<int>(blockIdx.x % p.heads);
-        T* output = row_of<T>(p.output, batch, head);
-        const int64_t slot = slot_of(p, batch);
+        Part part(p);
+        part.q = ptx::opaque(part.q);
+        part.k = ptx::opaque(part.k);
+        part.v = ptx::opaque(part.v);
+        part.in = ptx::opaque(part.in);
+        const bool with_output = kOneToken || p.output.data != nullptr;
+        const bool with_state = kOneToken || p.state_out.data != nullptr;
+
+        // The kernel before this one may have written anything that is read here.
+        ptx::let_next_kernel_start();
+        ptx::wait_for_prior_kernel();
+        const int64_t slot = slot_of(p, part.batch);
+        const int tokens = slot < 0 ? 0 : accepted_of(p, part.batch);
+        const float rate = p.decay_rate[part.head];
+        Token token{};
+        load_token(p, part, 0, with_output, token);
         if (slot < 0) {
-            for (int e = threadIdx.x; e < p.value_dim; e += kDecodeThreads) output[e] = from_float<T>(0.0f);
+            if (with_output) store_output(p, part, 0, shared);
             return;
         }
-
-        const T* q = row_of<const T>(p.q, batch, head);
-        const T* k = row_of<const T>(p.k, batch, head);
-        const T* v = row_of<const T>(p.v, batch, head);
-        for (int d = threadIdx.x; d < p.row_dim; d += kDecodeThreads) {
-            shared.q[d] = to_float(q[d]);
-            shared.k[d] = to_float(k[d]);
-        }
-        __syncthreads();
-
-        const int column_threads = p.value_dim / kColumns;
-        const int row_threads = kDecodeThreads / column_threads;
-        const int column = static_cast<int>(threadIdx.x) % column_threads * kColumns;
-        const int first_row = static_cast<int>(threadIdx.x) / column_threads;
-        float sum[kColumns] = {};
-        if (first_row < row_threads) {
-            const float decay = expf(-p.decay_rate[head]);
-            const StateT* in = state_of(p.state_in, slot, head);
-            StateT* out = state_of(p.state_out, slot, head);
-            float value[kColumns];
+        Words words{};
+        if (part.is_inside) load_state(p, part, slot, words);
+        const float decay = expf(-rate);
+        if constexpr (kOneToken) {
+            float sum[kColumns] = {};
 #pragma unroll
-            for (int i = 0; i < kColumns; ++i) value[i] = to_float(v[column + i]);
-
-            for (int row = first_row; row < p.row_dim; row += kUnroll * row_threads) {
-                Word word[kUnroll];
-#pragma unroll
-                for (int u = 0; u < kUnroll; ++u)
-                    if (row + u * row_threads < p.row_dim) word[u] = load(p, in, row + u * row_threads, column);
-#pragma unroll
-                for (int u = 0; u < kUnroll; ++u) {
-                    const int d = row + u * row_threads;
-                    if (d >= p.row_dim) break;
-#pragma unroll
-                    for (int i = 0; i < kColumns; ++i) {
-                        const float updated = decay * to_float(word[u].element[i]) + shared.k[d] * value[i];
-                        sum[i] += shared.q[d] * updated;
-                        word[u].element[i] = from_float<StateT>(updated);
-                    }
-                    store(p, out, d, column, word[u]);
-                }
+            for (int d = 0; d < kRows; ++d) {
+                float row[kColumns];
+                words.row[d].keep_packed();
+                unpack(words.row[d], row);
+                advance(token, d, decay, row, sum);
+                words.row[d] = Row::of(row);
             }
-            // Row thread r keeps its sums at [r][e].
+            keep_sums(sum, shared.sums[0]);
+        } else {
+            float state[kRows][kColumns];
 #pragma unroll
-            for (int i = 0; i < kColumns; ++i) shared.output[first_row * p.value_dim + column + i] = sum[i];
+            for (int d = 0; d < kRows; ++d) unpack(words.row[d], state[d]);
+#pragma unroll 1
+            for (int t = 0; t < tokens; ++t) {
+                Token next{};
+                if (t + 1 < tokens) load_token(p, part, t + 1, with_output, next);
+                float sum[kColumns] = {};
+#pragma unroll
+                for (int d = 0; d < kRows; ++d) advance(token, d, decay, state[d], sum);
+                if (with_output) keep_sums(sum, shared.sums[t]);
+                token = next;
+            }
+#pragma unroll
+            for (int d = 0; d < kRows; ++d) words.row[d] = Row::of(state[d]);
         }
+        if (with_state && part.is_inside) store_state(p, part, slot, words);
+        if (!with_output) return;
         __syncthreads();
-        for (int e = threadIdx.x; e < p.value_dim; e += kDecodeThreads) {
-            float total = 0.0f;
-            for (int r = 0; r < row_threads; ++r) total += shared.output[r * p.value_dim + e];
-            output[e] = from_float<T>(p.scale * total);
-        }
+        store_output(p, part, tokens, shared);
     }
 };
 
 } // namespace lattn::cuda
 
-#define LATTN_DECODE_KERNEL(name, type, state_type)                           \
-    extern "C" __global__ void __launch_bounds__(lattn::cuda::kDecodeThreads) \
-        name(const __grid_constant__ lattn::cuda::DecodeParams params) {      \
-        lattn::cuda::Decode<type, state_type>::run(params);                   \
+// The kernels of one pair of types, for D up to 128 and up to 256. Those of one token and of several are apart.
+#define LATTN_DECODE_KERNEL(name, type, state_type, tokens, rows)                                                   \
+    extern "C" __global__ void __launch_bounds__(lattn::cuda::Decode<type, state_type, tokens, rows>::kThreads,     \
+                                                 lattn::cuda::Decode<type, state_type, tokens, rows>::kBlocksPerSm) \
+        name(const __grid_constant__ lattn::cuda::DecodeParams params) {                                            \
+        lattn::cuda::Decode<type, state_type, tokens, rows>::run(params);                                           \
     }
+#define LATTN_DECODE_KERNELS(types, type, state_type)                                                            \
+    LATTN_DECODE_KERNEL(lattn_decode_##types##_d128, type, state_type, 1, 128)                                   \
+    LATTN_DECODE_KERNEL(lattn_decode_##types##_d256, type, state_type, 1, 256)                                   \
+    LATTN_DECODE_KERNEL(lattn_decode_draft_##types##_d128, type, state_type, lattn::cuda::kMaxDecodeTokens, 128) \
+    LATTN_DECODE_KERNEL(lattn_decode_draft_##types##_d256, type, state_type, lattn::cuda::kMaxDecodeTokens, 256)

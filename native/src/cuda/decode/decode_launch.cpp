@@ -8,21 +8,30 @@
 namespace lattn::cuda {
 namespace {
 
-TensorView row_view(const lattn_view& view, const lattn_decode_params& params, int64_t heads) {
-    return {view.data, view.stride_b, view.stride_h, 0, static_cast<int32_t>(params.heads_v / heads), 0};
+// The first whose kernels may start during the one before them, as ptx/dependent_launch.cuh has it.
+constexpr int kOverlapCapability = 90;
+static_assert(kMaxDecodeTokens == LATTN_MAX_DECODE_TOKENS);
+
+DecodeTensor decode_tensor(const lattn_view& view, const lattn_decode_params& params, int64_t heads) {
+    const bool aligned = rows_aligned(view, params.batch, heads, params.tokens,
+                                      static_cast<int64_t>(dtype_bytes(params.dtype)), kLoadBytes);
+    return {view.data, view.stride_b, view.stride_h, view.stride_n, aligned};
 }
 
 DecodeState decode_state(const lattn_state_view& view) {
     return {view.data, view.stride_b, view.stride_h, view.stride_d, view.stride_e};
 }
 
-// Whether every group of 4 columns is contiguous and starts at a multiple of its own size.
-bool vectorizes(const lattn_state_view& view, lattn_dtype dtype) {
-    const int64_t element_bytes = static_cast<int64_t>(dtype_bytes(dtype));
-    const int64_t word_bytes = 4 * element_bytes;
-    const auto aligned = [&](int64_t stride) { return stride * element_bytes % word_bytes == 0; };
-    return view.stride_e == 1 && aligned(view.stride_b) && aligned(view.stride_h) && aligned(view.stride_d) &&
-           reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(word_bytes) == 0;
+// Whether what a thread owns of a row is a word, or there is no state.
+bool vectorizes(const lattn_state_view& view, const lattn_decode_params& params) {
+    const int64_t element_bytes = static_cast<int64_t>(dtype_bytes(params.state_dtype));
+    const auto aligned = [&](int64_t size, int64_t stride) {
+        return size <= 1 || stride * element_bytes % kDecodeThreadBytes == 0;
+    };
+    return view.data == nullptr ||
+           (view.stride_e == 1 && aligned(params.slot_count, view.stride_b) && aligned(params.heads_v, view.stride_h) &&
+            aligned(params.head_dim_qk, view.stride_d) &&
+            reinterpret_cast<uintptr_t>(view.data) % kDecodeThreadBytes == 0);
 }
 
 } // namespace
@@ -30,29 +39,43 @@ bool vectorizes(const lattn_state_view& view, lattn_dtype dtype) {
 Status decode(const lattn_decode_params& params) {
     LATTN_RETURN_IF_ERROR(check_head_dim("head_dim_qk", params.head_dim_qk));
     LATTN_RETURN_IF_ERROR(check_head_dim("head_dim_v", params.head_dim_v));
+    // The kernel of one token has no other case than a decode step.
+    const bool step = params.tokens == 1 && params.accepted == nullptr && params.output.data != nullptr &&
+                      params.state_out.data != nullptr;
     int kernel = 0;
-    LATTN_RETURN_IF_ERROR(find_kernel(Operation::kDecode, params.dtype, params.state_dtype, 0, kernel));
+    LATTN_RETURN_IF_ERROR(find_kernel(step ? Operation::kDecode : Operation::kDecodeDraft, params.dtype,
+                                      params.state_dtype, params.head_dim_qk, kernel));
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(params.device_index, device));
+    if (params.output.data == nullptr && params.state_out.data == nullptr) return ok();
 
     DecodeParams decode{};
-    decode.q = row_view(params.q, params, params.heads_qk);
-    decode.k = row_view(params.k, params, params.heads_qk);
-    decode.v = row_view(params.v, params, params.heads_v);
-    decode.output = row_view(params.output, params, params.heads_v);
+    decode.q = decode_tensor(params.q, params, params.heads_qk);
+    decode.k = decode_tensor(params.k, params, params.heads_qk);
+    decode.v = decode_tensor(params.v, params, params.heads_v);
+    decode.output = decode_tensor(params.output, params, params.heads_v);
     decode.decay_rate = static_cast<const float*>(params.decay_rate);
     decode.state_in = decode_state(params.state_in);
     decode.state_out = decode_state(params.state_out);
     decode.slots = params.slots;
+    decode.accepted = params.accepted;
     decode.slot_count = params.slot_count;
     decode.slots_are_int64 = params.slot_dtype == LATTN_INT64;
+    decode.accepted_are_int64 = params.accepted_dtype == LATTN_INT64;
     decode.heads = static_cast<int32_t>(params.heads_v);
+    decode.group = static_cast<int32_t>(params.heads_v / params.heads_qk);
+    decode.tokens = params.tokens;
     decode.row_dim = static_cast<int32_t>(params.head_dim_qk);
     decode.value_dim = static_cast<int32_t>(params.head_dim_v);
-    decode.state_vectorized =
-        vectorizes(params.state_in, params.state_dtype) && vectorizes(params.state_out, params.state_dtype);
+    const int64_t slice = decode_slice(static_cast<int>(dtype_bytes(params.state_dtype)));
+    decode.slices = static_cast<int32_t>((params.head_dim_v + slice - 1) / slice);
+    decode.state_vectorized = vectorizes(params.state_in, params) && vectorizes(params.state_out, params);
     decode.scale = static_cast<float>(params.scale);
-    return device->launch(kernel, params.batch * params.heads_v, static_cast<CUstream>(params.stream), decode);
+
+    const bool overlaps =
+        device->compute_capability() >= kOverlapCapability && device->driver().LaunchKernelEx != nullptr;
+    return device->launch(kernel, params.batch * params.heads_v * decode.slices, static_cast<CUstream>(params.stream),
+                          decode, overlaps ? Start::kDuringPrior : Start::kAfterPrior);
 }
 
 } // namespace lattn::cuda

@@ -1,9 +1,15 @@
-// Parameters of the decode kernel, shared by host and device code.
+// Parameters and sizes of the decode kernels, shared by host and device code.
 #pragma once
 
-#include "scan/scan_params.h"
+#include <cstdint>
 
 namespace lattn::cuda {
+
+struct DecodeTensor {
+    void* data;
+    int64_t stride_b, stride_h, stride_n; // elements; unit stride along the last axis
+    int32_t vector_aligned;               // every row starts at a multiple of 16 bytes
+};
 
 struct DecodeState {
     void* data;
@@ -11,23 +17,44 @@ struct DecodeState {
 };
 
 struct DecodeParams {
-    TensorView q;            // [B, H, 1, D]
-    TensorView k;            // [B, H, 1, D]
-    TensorView v;            // [B, H, 1, E]
-    TensorView output;       // [B, H, 1, E]
+    DecodeTensor q;          // [B, Hk, Td, D]; not read without output
+    DecodeTensor k;          // [B, Hk, Td, D]
+    DecodeTensor v;          // [B, H, Td, E]
+    DecodeTensor output;     // [B, H, Td, E]; data NULL: not wanted
     const float* decay_rate; // [H]
     DecodeState state_in;    // [slots, H, D, E]
-    DecodeState state_out;   // [slots, H, D, E]
+    DecodeState state_out;   // [slots, H, D, E]; data NULL: not wanted
     const void* slots;       // [B] or NULL: slot b for row b
+    const void* accepted;    // [B] or NULL: all tokens
     int64_t slot_count;
     int32_t slots_are_int64;
-    int32_t heads;
+    int32_t accepted_are_int64;
+    int32_t heads;            // H
+    int32_t group;            // heads of v that share a head of q and k
+    int32_t tokens;           // Td
     int32_t row_dim;          // D
     int32_t value_dim;        // E
-    int32_t state_vectorized; // groups of 4 columns of both states are aligned words
+    int32_t slices;           // of value columns, one for each CTA
+    int32_t state_vectorized; // 16 bytes of columns of both states are aligned words
     float scale;
 };
 
-constexpr int kDecodeThreads = 128;
+// The most tokens of a call, as LATTN_MAX_DECODE_TOKENS.
+constexpr int kMaxDecodeTokens = 16;
+
+// A thread owns 16 bytes of neighbouring columns of 8 neighbouring rows of a state.
+constexpr int kDecodeThreadBytes = 16;
+constexpr int kDecodeThreadRows = 8;
+// So many threads side by side own a slice of columns; those of a warp read whole lines of 128 bytes.
+constexpr int kDecodeColumnThreads = 8;
+
+constexpr int decode_warps(int row_dim) {
+    return row_dim / kDecodeThreadRows * kDecodeColumnThreads / 32;
+}
+
+// Columns of one CTA.
+constexpr int decode_slice(int state_bytes) {
+    return kDecodeColumnThreads * kDecodeThreadBytes / state_bytes;
+}
 
 } // namespace lattn::cuda

@@ -18,26 +18,31 @@ enum class Operation {
     kSegmentSums,
     kWideSegmentSums,
     kCombineSegments,
+    kPackedScan,
+    kPackedSums,
+    kCombinePacked,
+    kSequenceTable,
     kDecayGrad,
     kDecayGradReduce,
     kGroupSum,
     kClearPadding,
-    kDecode
+    kDecode,
+    kDecodeDraft
 };
 
 struct Kernel {
     Operation operation;
     lattn_dtype dtype;       // of q, k, v; 0: any
-    lattn_dtype state_dtype; // kDecode only, otherwise 0
-    int row_dim;             // of the scans: largest row dimension; otherwise 0
+    lattn_dtype state_dtype; // of decode, otherwise 0
+    int row_dim;             // of the scans and of decode: largest row dimension; otherwise 0
     const char* name;
     int module; // index into modules()
     int threads;
     int shared_bytes;
 };
 
-constexpr int kModuleCount = 10;
-constexpr int kKernelCount = 53;
+constexpr int kModuleCount = 13;
+constexpr int kKernelCount = 95;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);

@@ -22,8 +22,11 @@
 #include "scan/scan_fp16.cu"
 #include "scan/scan_fp32.cu"
 #include "scan/scan_tf32.cu"
+#include "segmented_scan/packed_scan_bf16_sm90a.cu"
+#include "segmented_scan/packed_scan_fp16_sm90a.cu"
 #include "segmented_scan/segmented_scan_bf16_sm90a.cu"
 #include "segmented_scan/segmented_scan_fp16_sm90a.cu"
+#include "segmented_scan/sequence_table_sm90a.cu"
 
 namespace lattn::emulator {
 namespace {
@@ -51,6 +54,14 @@ Kernel kernel(void (*function)(Params)) {
     LATTN_KERNEL(name##_d64), LATTN_KERNEL(name##_d128), LATTN_KERNEL(name##_d192), LATTN_KERNEL(name##_d256)
 #define LATTN_KERNELS_OF_TYPES(name) LATTN_KERNEL(name##_bf16), LATTN_KERNEL(name##_fp16), LATTN_KERNEL(name##_fp32)
 
+#undef LATTN_DECODE_KERNELS
+#define LATTN_DECODE_KERNELS(types)                                                       \
+    LATTN_KERNEL(lattn_decode_##types##_d128), LATTN_KERNEL(lattn_decode_##types##_d256), \
+        LATTN_KERNEL(lattn_decode_draft_##types##_d128), LATTN_KERNEL(lattn_decode_draft_##types##_d256)
+#define LATTN_DECODE_KERNELS_OF_STATES(type)                                          \
+    LATTN_DECODE_KERNELS(type##_state_bf16), LATTN_DECODE_KERNELS(type##_state_fp16), \
+        LATTN_DECODE_KERNELS(type##_state_fp32)
+
 const std::map<std::string, Kernel>& kernels() {
     static const std::map<std::string, Kernel> all = {
         LATTN_KERNELS_OF_SIZES(lattn_scan_bf16),
@@ -65,13 +76,22 @@ const std::map<std::string, Kernel>& kernels() {
         LATTN_KERNEL(lattn_segment_sums_fp16_wide),
         LATTN_KERNELS_OF_SIZES(lattn_combine_segments_bf16),
         LATTN_KERNELS_OF_SIZES(lattn_combine_segments_fp16),
+        LATTN_KERNELS_OF_SIZES(lattn_packed_scan_bf16),
+        LATTN_KERNEL(lattn_packed_scan_fp16_d192),
+        LATTN_KERNEL(lattn_packed_scan_fp16_d256),
+        LATTN_KERNEL(lattn_packed_sums_bf16),
+        LATTN_KERNEL(lattn_packed_sums_fp16),
+        LATTN_KERNELS_OF_SIZES(lattn_combine_packed_bf16),
+        LATTN_KERNEL(lattn_combine_packed_fp16_d192),
+        LATTN_KERNEL(lattn_combine_packed_fp16_d256),
+        LATTN_KERNEL(lattn_sequence_table),
         LATTN_KERNELS_OF_TYPES(lattn_decay_grad),
         LATTN_KERNEL(lattn_decay_grad_reduce),
         LATTN_KERNELS_OF_TYPES(lattn_group_sum),
         LATTN_KERNEL(lattn_clear_padding),
-        LATTN_KERNELS_OF_TYPES(lattn_decode_bf16_state),
-        LATTN_KERNELS_OF_TYPES(lattn_decode_fp16_state),
-        LATTN_KERNELS_OF_TYPES(lattn_decode_fp32_state),
+        LATTN_DECODE_KERNELS_OF_STATES(bf16),
+        LATTN_DECODE_KERNELS_OF_STATES(fp16),
+        LATTN_DECODE_KERNELS_OF_STATES(fp32),
     };
     return all;
 }
