@@ -96,7 +96,7 @@ internal sealed class VarlenTests(DeviceType deviceType) : OperatorFixture(devic
         Assert.That(Values.Bits(pool), Is.EqualTo(Values.Bits(indexed)));
     }
 
-    /// <summary>A prompt in pieces of a multiple of 64 tokens, beside others: the bits of one call.</summary>
+    /// <summary>Two prompts in pieces of 64 tokens: the bits of one call.</summary>
     [Test]
     public void ChunkedPrefillThroughThePool([ValueSource(nameof(s_dtypes))] ScalarType dtype)
     {
@@ -129,9 +129,24 @@ internal sealed class VarlenTests(DeviceType deviceType) : OperatorFixture(devic
                     [packed.narrow(0, done, unit), packed.narrow(0, whole.Lengths[0] + done, lengths[1])], 0);
         }
 
-        Assert.That(Values.Bits(torch.cat([.. outputs[0], .. outputs[1]], 0)), Is.EqualTo(Values.Bits(expected)));
-        Assert.That(Values.Bits(pool.select(0, 2)), Is.EqualTo(Values.Bits(expectedPool.select(0, 2))));
-        Assert.That(Values.Bits(pool.select(0, 0)), Is.EqualTo(Values.Bits(expectedPool.select(0, 0))));
+        Tensor joined = torch.cat([.. outputs[0], .. outputs[1]], 0);
+        if (IsCuda && dtype != ScalarType.Float32)
+        {
+            // The Hopper kernels keep the bits at multiples of 2048 tokens.
+            Accuracy.AssertClose("output", joined, Values.Of(expected), null, dtype);
+            AssertStates(static (actual, state, dtype) =>
+                Accuracy.AssertStatesClose("state", actual, Values.Of(state), null, dtype));
+            return;
+        }
+
+        Assert.That(Values.Bits(joined), Is.EqualTo(Values.Bits(expected)));
+        AssertStates(static (actual, state, _) => Assert.That(Values.Bits(actual), Is.EqualTo(Values.Bits(state))));
+
+        void AssertStates(Action<Tensor, Tensor, ScalarType> compare)
+        {
+            compare(pool.select(0, 2), expectedPool.select(0, 2), dtype);
+            compare(pool.select(0, 0), expectedPool.select(0, 0), dtype);
+        }
     }
 
     [Test]
