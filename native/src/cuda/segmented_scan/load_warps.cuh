@@ -22,6 +22,8 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     using typename Layout::Shared;
     using typename Layout::Stage;
 
+    static constexpr bool kPrefetches = kWithOutput && kRowDim < 256; // beyond there are no registers for it
+
     // Where a tensor's boxes of a job lie.
     struct Source {
         const ptx::TensorMap& map;
@@ -46,15 +48,15 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     };
 
     // Calls load(p, job, first token, place) for every chunk of this CTA, by one lane, with a place in the ring that is
-    // free; begin(p, job) before those of a job of a packed batch.
+    // free; begin(current) before those of a job of a packed batch.
     template <int kPlaces, typename Begin, typename Load>
     __device__ static void for_each_chunk(const Params& params, Shared& shared, ptx::Mbarrier (&empty)[kPlaces],
                                           ptx::Mbarrier (&full)[kPlaces], uint32_t bytes, Begin begin, Load load) {
         typename Layout::template Ring<kPlaces> ring;
         Layout::for_each_job(params, shared, [&](const Current& current) {
+            if constexpr (kPacked) begin(current);
             const SegmentedScanParams& p = current.params();
             const Job job = current.job();
-            if constexpr (kPacked) begin(p, job);
 #pragma unroll 1
             for (int chunk = job.first_chunk; chunk < job.end_chunk; ++chunk, ring.advance()) {
                 ptx::mbarrier_wait(empty[ring.index], ring.parity ^ 1);
@@ -68,25 +70,28 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     }
 
     // The state that the state warps will want when they come to this job: the loads are some chunks ahead of them.
-    __device__ static void prefetch_initial(const SegmentedScanParams& p, const Job& job) {
-        const StateView& view = p.initial;
-        if (view.data == nullptr || job.segment() > 0 || view.stride_column != 1) return;
-        const int element_bytes = p.state_type == kPoolFloat32 ? 4 : 2;
-        const char* first = reinterpret_cast<const char*>(view.data) +
-                            (job.head * view.stride_h + job.value_column()) * element_bytes;
-        for (int row = static_cast<int>(threadIdx.x) % 32; row < p.row_dim; row += 32) {
-            const char* address = first + row * view.stride_row * element_bytes;
-            ptx::prefetch_line(address);
-            if (element_bytes == 4 && job.value_column() + 32 < p.value_dim) ptx::prefetch_line(address + 128);
+    __device__ static void prefetch_initial(const Current& current) {
+        const SegmentedScanParams& p = current.params();
+        const int row_bytes = p.prefetched_row_bytes;
+        if (row_bytes == 0 || p.initial.data == nullptr || current.job().segment() > 0) return;
+        const char* row = reinterpret_cast<const char*>(p.initial.data) +
+                          (current.job().head * p.initial.stride_h +
+                           static_cast<int>(threadIdx.x) % 32 * p.initial.stride_row) *
+                              (row_bytes / Layout::Config::kValueCols) +
+                          current.job().slice * row_bytes;
+#pragma unroll 1
+        for (int i = static_cast<int>(threadIdx.x) % 32; i < current.params().row_dim; i += 32) {
+            ptx::prefetch_bytes(row, row_bytes);
+            row += current.params().prefetch_step;
         }
     }
 
     // b and c.
     __device__ static void run(const Params& params, Shared& shared) {
-        const auto begin = [](const SegmentedScanParams& p, const Job& job) {
-            if constexpr (kWithOutput) prefetch_initial(p, job);
-            ptx::acquire_map(p.b.map);
-            ptx::acquire_map(p.c.map);
+        const auto begin = [](const Current& current) {
+            if constexpr (kPrefetches) prefetch_initial(current);
+            ptx::acquire_map(current.params().b.map);
+            ptx::acquire_map(current.params().c.map);
         };
         for_each_chunk(params, shared, shared.empty, shared.full, sizeof(Stage), begin,
                        [&](const SegmentedScanParams& p, const Job& job, int first_token, int place) {
@@ -100,7 +105,7 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     // a
     __device__ static void run_rows(const Params& params, Shared& shared) {
         auto& exchange = shared.exchange;
-        const auto begin = [](const SegmentedScanParams& p, const Job&) { ptx::acquire_map(p.a.map); };
+        const auto begin = [](const Current& current) { ptx::acquire_map(current.params().a.map); };
         for_each_chunk(params, shared, exchange.rows_empty, exchange.rows_full, sizeof(exchange.rows[0]), begin,
                        [&](const SegmentedScanParams& p, const Job& job, int first_token, int place) {
                            Source(p.a, job, 0)

@@ -50,6 +50,9 @@ struct SegmentedScanParams {
     StateView block_states;  // [B, H, blocks, A, E]: forwards, the state before each block is written here
     StateView block_grads;   // [B, H, blocks, A, E]: backwards, added to the state once the block is passed
     float* float_out;        // [B, H, N, E], contiguous
+    // Of a row of a value slice of `initial`, if rows may be prefetched, and from a row to the 32nd after it.
+    int32_t prefetched_row_bytes;
+    int32_t prefetch_step;
     ScanOut written;
     PoolType state_type; // others than fp32: of packed sequences only
     // [B * H * value_slices, state_entries] states as registers hold them; NULL if state_entries is 0.

@@ -76,6 +76,18 @@ struct SequenceTable {
         return p.initial_copies + sequence.first / kCutSequenceTokens * state * state_bytes(p);
     }
 
+    // Whole rows of value slices, at multiples of 16 bytes.
+    __device__ static void set_prefetch(const SequenceTableParams& p, SegmentedScanParams& scan) {
+        constexpr int kValueCols = SegmentedScanConfig<64>::kValueCols;
+        const auto bytes = [&](int64_t elements) { return elements * state_bytes(p); };
+        const bool aligned = reinterpret_cast<uintptr_t>(scan.initial.data) % 16 == 0 &&
+                             bytes(scan.initial.stride_row) % 16 == 0 && bytes(scan.initial.stride_h) % 16 == 0;
+        const int64_t step = bytes(32 * scan.initial.stride_row);
+        if (scan.split || !aligned || step > INT32_MAX || step < INT32_MIN || scan.initial.stride_column != 1 || p.call.value_dim % kValueCols != 0) return;
+        scan.prefetched_row_bytes = static_cast<int32_t>(bytes(kValueCols));
+        scan.prefetch_step = static_cast<int32_t>(step);
+    }
+
     __device__ static void set_states(const SequenceTableParams& p, const Sequence& sequence,
                                       SegmentedScanParams& scan) {
         if (p.packed.pool == nullptr) return;
@@ -84,6 +96,7 @@ struct SequenceTable {
         scan.final = in_pool;
         if (!sequence.reads_state) return;
         scan.initial = in_pool;
+        set_prefetch(p, scan);
         if (!scan.split) return;
         scan.initial = {reinterpret_cast<float*>(initial_copy(p, sequence)),
                         0,
