@@ -15,12 +15,12 @@ struct CombineSegments {
     static constexpr int kBlocks = Config::kStateFloats / Config::kCombineThreads;
 
     // Those that a head needs. Where it forgets, S is U, and there are sums of the segments before jobs alone.
-    __device__ static int needed_segments(const SegmentedScanParams& p, const Sums& sums) {
+    __device__ static int needed_segments(const SequenceScan& p, const Sums& sums) {
         if (!sums.forgets()) return p.summed_segments;
         return sums.decay_over_segment(0) > 0.0f && p.segments_per_job == 1 ? 1 : 0;
     }
 
-    __device__ static float initial_of(const SegmentedScanParams& p, int64_t element) {
+    __device__ static float initial_of(const SequenceScan& p, int64_t element) {
         switch (p.state_type) {
             case kPoolBfloat16:
                 return to_float(reinterpret_cast<const __nv_bfloat16*>(p.initial.data)[element]);
@@ -33,7 +33,7 @@ struct CombineSegments {
 
     // wait(): until the sums are there.
     template <typename Wait>
-    __device__ static void run_block(const SegmentedScanParams& p, int block, Wait wait) {
+    __device__ static void run_block(const SequenceScan& p, int block, Wait wait) {
         const int sequence = block / kBlocks;
         const int index = block % kBlocks * Config::kCombineThreads + threadIdx.x;
         const int head = sequence / p.value_slices % p.heads;
@@ -80,7 +80,7 @@ struct CombineSegments {
         }
     }
 
-    __device__ static void run(const SegmentedScanParams& p) {
+    __device__ static void run(const SequenceScan& p) {
         ptx::let_next_kernel_start();
         run_block(p, static_cast<int>(blockIdx.x), [] { ptx::wait_for_prior_kernel(); });
     }
