@@ -11,6 +11,9 @@ internal sealed class VarlenWorkload : Workload<VarlenInputs>
 {
     private const string OneSequence = "one sequence";
 
+    /// <summary>The same in the memory of the packed batch.</summary>
+    private const string TokensFirst = "one, tokens first";
+
     private readonly int _sequences;
     private readonly CudaPath _path;
 
@@ -24,7 +27,8 @@ internal sealed class VarlenWorkload : Workload<VarlenInputs>
         (_sequences, _path) = (shape.Batch, path);
         Variants =
         [
-            new(OneSequence, AttendWhole) { IsChecked = false },
+            new(OneSequence, inputs => Attend(inputs.Whole.Q, inputs.Whole.K, inputs.Whole.V, inputs)) { IsChecked = false },
+            new(TokensFirst, AttendTokensFirst) { IsChecked = false },
             .. Enum.GetValues<Lengths>().SelectMany(VariantsOf),
         ];
     }
@@ -73,7 +77,7 @@ internal sealed class VarlenWorkload : Workload<VarlenInputs>
     protected override Work WorkOf(Variant<VarlenInputs> variant)
     {
         var work = Work.Forward(Shape, (int)Type.ElementSize());
-        var passes = variant.Name == OneSequence ? 0 : IsFresh(variant) ? 1 : 2;
+        var passes = !variant.IsChecked ? 0 : IsFresh(variant) ? 1 : 2;
         return work with { Bytes = work.Bytes + (passes * PoolBytes) };
     }
 
@@ -94,11 +98,19 @@ internal sealed class VarlenWorkload : Workload<VarlenInputs>
         yield return new($"{name}, fresh", inputs => Attend(inputs, lengths, fresh: true)) { IsJudged = true };
     }
 
-    private (Tensor Output, Tensor? State) AttendWhole(VarlenInputs inputs)
+    private (Tensor Output, Tensor? State) AttendTokensFirst(VarlenInputs inputs)
+    {
+        using var scope = NewDisposeScope();
+        var (output, state) = Attend(HeadsFirst(inputs.Q), HeadsFirst(inputs.K), HeadsFirst(inputs.V), inputs);
+        return (output.DetachFromDisposeScope(), state!.DetachFromDisposeScope());
+
+        static Tensor HeadsFirst(Tensor packed) => packed.transpose(0, 1).unsqueeze(0);
+    }
+
+    private (Tensor Output, Tensor? State) Attend(Tensor q, Tensor k, Tensor v, VarlenInputs inputs)
     {
         Kernels.CudaPath = _path;
-        return Functional.lightning_attention(
-            inputs.Whole.Q, inputs.Whole.K, inputs.Whole.V, inputs.Whole.DecayRates, output_block_states: false);
+        return Functional.lightning_attention(q, k, v, inputs.Whole.DecayRates, output_block_states: false);
     }
 
     private (Tensor Output, Tensor? State) Attend(VarlenInputs inputs, Lengths lengths, bool fresh)

@@ -128,8 +128,9 @@ struct ScanLayout {
 
     struct Jobs {
         JobOfWarp of_warp[kWarps];
-        ptx::Mbarrier short_chunk;    // is there, and not yet cleared beyond its tokens
-        uint32_t short_chunk_parity; // of the next one
+        ptx::Mbarrier loaded[kStages]; // a job's closing chunk is there, and not yet cleared beyond its tokens
+        uint32_t parities;             // of their next phases, a bit each
+        int32_t first_place;           // in the ring, of the job whose closing chunk is waited for
     };
 
     struct NoJobs {};
@@ -238,6 +239,12 @@ struct ScanLayout {
             for (int index = blockIdx.x; index < jobs; index += gridDim.x)
                 visit(Current{params, Job(params, index)});
         }
+    }
+
+    // The chunk of a job that takes the way by Jobs::loaded: the one that may hold another sequence's tokens, or the last.
+    __device__ static int closing_chunk(const SequenceScan& p, const Job& job) {
+        const bool has_short = job.first_chunk <= p.short_chunk && p.short_chunk < job.end_chunk;
+        return has_short ? p.short_chunk : job.end_chunk - 1;
     }
 
     // The index that a job of a part has among those of its sequence.

@@ -21,8 +21,6 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     using typename Layout::Shared;
     using typename Layout::Stage;
 
-    static constexpr bool kPrefetches = kWithOutput && kRowDim <= 192; // beyond there are no registers for it
-
     // Where a tensor's boxes of a job lie.
     struct Source {
         const ptx::TensorMap& map;
@@ -46,14 +44,12 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         }
     };
 
-    // Calls load(p, job, chunk, place) for every chunk of this CTA, with a place in the ring that is free; begin(current)
-    // before those of a job of a packed batch.
-    template <int kPlaces, typename Begin, typename Load>
+    // Calls load(p, job, chunk, place) for every chunk of this CTA, with a place in the ring that is free.
+    template <int kPlaces, typename Load>
     __device__ static void for_each_chunk(const Params& params, Shared& shared, ptx::Mbarrier (&empty)[kPlaces],
-                                          Begin begin, Load load) {
+                                          Load load) {
         typename Layout::template Ring<kPlaces> ring;
         Layout::for_each_job(params, shared, [&](const Current& current) {
-            if constexpr (kPacked) begin(current);
             const SequenceScan& p = current.params();
             const Job job = current.job();
 #pragma unroll 1
@@ -63,23 +59,6 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                 __syncwarp();
             }
         });
-    }
-
-    // The state that the state warps will want when they come to this job: the loads are some chunks ahead of them.
-    __device__ static void prefetch_initial(const Current& current) {
-        const SequenceScan& p = current.params();
-        const int row_bytes = p.prefetched_row_bytes;
-        if (row_bytes == 0 || p.initial.data == nullptr || current.job().segment() > 0) return;
-        const char* row = reinterpret_cast<const char*>(p.initial.data) +
-                          (current.job().head * p.initial.stride_h +
-                           static_cast<int>(threadIdx.x) % 32 * p.initial.stride_row) *
-                              (row_bytes / Layout::Config::kValueCols) +
-                          current.job().slice * row_bytes;
-#pragma unroll 1
-        for (int i = static_cast<int>(threadIdx.x) % 32; i < current.params().row_dim; i += 32) {
-            ptx::prefetch_bytes(row, row_bytes);
-            row += current.params().prefetch_step;
-        }
     }
 
     __device__ static void load_stage(const Params& params, const Job& job, int first_token, Stage& stage,
@@ -105,39 +84,74 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     // b and c. The last chunk of a sequence in a packed batch reaches into the next one, whose tokens are cleared before
     // anyone sees them: a product with a weight of zero is a number only if its other factor is one.
     __device__ static void run(const Params& params, Shared& shared) {
-        const auto begin = [](const Current& current) {
-            if constexpr (kPrefetches) prefetch_initial(current);
-        };
-        for_each_chunk(params, shared, shared.empty, begin,
+        for_each_chunk(params, shared, shared.empty,
                        [&](const SequenceScan& p, const Job& job, int chunk, int place) {
-                           Stage& stage = shared.stage[place];
-                           ptx::Mbarrier& full = shared.full[place];
-                           const int first_token = Layout::first_token(p, chunk);
+                           ptx::Mbarrier* full = &shared.full[place];
+                           bool closes = false;
                            if constexpr (kPacked) {
-                               const int tokens = Layout::tokens_of(p, chunk);
-                               if (tokens < kChunk) {
-                                   ptx::Mbarrier& loaded = shared.packed.short_chunk;
-                                   if (ptx::elect_one()) load_stage(params, job, first_token, stage, loaded);
-                                   __syncwarp();
-                                   ptx::mbarrier_wait(loaded, shared.packed.short_chunk_parity);
-                                   __syncwarp();
-                                   if (ptx::elect_one()) shared.packed.short_chunk_parity ^= 1;
-                                   clear_rows(stage.b, tokens);
-                                   clear_rows(stage.c, tokens);
-                                   ptx::fence_async_shared();
-                                   __syncwarp();
-                                   if (ptx::elect_one()) ptx::mbarrier_arrive(full);
-                                   return;
-                               }
+                               closes = chunk == Layout::closing_chunk(p, job);
+                               if (closes) full = &shared.packed.loaded[place];
                            }
-                           if (ptx::elect_one()) load_stage(params, job, first_token, stage, full);
+                           if (ptx::elect_one())
+                               load_stage(params, job, Layout::first_token(p, chunk), shared.stage[place], *full);
+                           __syncwarp();
+                           if constexpr (kPacked && !kWithOutput)
+                               if (closes) close(p, chunk, place, shared);
                        });
+    }
+
+    // The closing chunk of a job: once it is there, what is not of its sequence is cleared, and it is given out.
+    __device__ static void close(const SequenceScan& p, int chunk, int place, Shared& shared) {
+        const int tokens = Layout::tokens_of(p, chunk);
+        ptx::mbarrier_wait(shared.packed.loaded[place], shared.packed.parities >> place & 1);
+        __syncwarp();
+        if (tokens < kChunk) {
+            clear_rows(shared.stage[place].b, tokens);
+            clear_rows(shared.stage[place].c, tokens);
+            ptx::fence_async_shared();
+            __syncwarp();
+        }
+        if (ptx::elect_one()) {
+            shared.packed.parities ^= 1u << place;
+            ptx::mbarrier_arrive(shared.full[place]);
+        }
+        __syncwarp();
+    }
+
+    // In a warp of its own, so that loads go on meanwhile. It also fetches what the next job will be told and the state
+    // that it starts from: nothing else is under way when a job begins.
+    __device__ static void run_closing(const Params& params, Shared& shared) {
+        Layout::for_each_job(params, shared, [&](const Current& current) {
+            prefetch_job(params, current.kept().index + static_cast<int>(gridDim.x));
+            const int place = shared.packed.first_place - current.job().first_chunk; // that of chunk 0 would be
+            const int chunk = Layout::closing_chunk(current.params(), current.job());
+            close(current.params(), chunk, (place + chunk) % Layout::kStages, shared);
+            if (ptx::elect_one()) shared.packed.first_place = (place + current.end_chunk()) % Layout::kStages;
+        });
+    }
+
+    __device__ static void prefetch_job(const PackedScanParams& params, int index) {
+        if (index >= Layout::job_count(params)) return;
+        const PackedPart part = params.parts[index / params.jobs_per_part];
+        const SequenceScan& p = params.sequences[part.sequence];
+        const int lane = static_cast<int>(threadIdx.x) % 32;
+        constexpr int kLine = 128;
+        if (lane * kLine < static_cast<int>(sizeof(SequenceScan)) + kLine)
+            ptx::prefetch_line(reinterpret_cast<const char*>(&p) + min(lane * kLine, int{sizeof(SequenceScan)} - 1));
+        if (p.prefetched_row_bytes == 0) return;
+        const Job job(p, Layout::job_of_sequence(params, p, part.index, index % params.jobs_per_part));
+        const char* state = reinterpret_cast<const char*>(p.initial.data) +
+                            job.head * p.initial.stride_h * (p.prefetched_row_bytes / Layout::Config::kValueCols) +
+                            job.slice * p.prefetched_row_bytes;
+#pragma unroll 1
+        for (int row = lane; row < p.row_dim; row += 32)
+            ptx::prefetch_bytes(state + int64_t{row} * p.prefetched_row_stride, p.prefetched_row_bytes);
     }
 
     // a: what it holds of another sequence's tokens meets nothing but their own output, which is not stored.
     __device__ static void run_rows(const Params& params, Shared& shared) {
         auto& exchange = shared.exchange;
-        for_each_chunk(params, shared, exchange.rows_empty, [](const Current&) {},
+        for_each_chunk(params, shared, exchange.rows_empty,
                        [&](const SequenceScan& p, const Job& job, int chunk, int place) {
                            if (!ptx::elect_one()) return;
                            ptx::mbarrier_arrive_expect_bytes(exchange.rows_full[place], sizeof(exchange.rows[0]));

@@ -114,8 +114,10 @@ private:
         table.part_counts = workspace<int32_t>(plan_.counts);
         table.part_capacity = static_cast<int32_t>(plan_.part_capacity);
         table.initial_copies = workspace<char>(plan_.copies);
-        const int64_t clearing = std::min(ceil_div(problem.tokens, int64_t{kClearPaddingTokens}),
-                                          int64_t{4} * device_.multiprocessors());
+        const int64_t most_clearing = int64_t{4} * device_.multiprocessors();
+        const int64_t clearing = call_.pool != nullptr
+                                     ? most_clearing
+                                     : std::min(ceil_div(problem.tokens, int64_t{kClearPaddingTokens}), most_clearing);
         return launch(Operation::kSequenceTable, 1 + clearing, table);
     }
 

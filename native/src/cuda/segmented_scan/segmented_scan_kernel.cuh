@@ -5,8 +5,9 @@
 // 64 rows and 64 value columns. Roles of warpgroups:
 //   state    the first one: carries the state, up to two chunks ahead of the output. In the pass over sums one per tile
 //   output   kOutputGroups of them, chunk by chunk in turn; none in the pass over sums
-//   loads    the last one: one warp for b and c, one for a. In the pass over sums one warp, alone or in a
-//            warpgroup that gives its registers to the others
+//   loads    the last one: one warp for b and c, one for a, and for packed batches one that clears what the last chunk
+//            of a sequence holds of the next. In the pass over sums one warp, alone or in a warpgroup that gives its
+//            registers to the others
 #pragma once
 
 #include "ptx/dependent_launch.cuh"
@@ -44,8 +45,9 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
             }
         }
         if constexpr (kPacked) {
-            ptx::mbarrier_init(shared.packed.short_chunk, 1);
-            shared.packed.short_chunk_parity = 0;
+            for (ptx::Mbarrier& loaded : shared.packed.loaded) ptx::mbarrier_init(loaded, 1);
+            shared.packed.parities = 0;
+            shared.packed.first_place = 0;
         }
         ptx::fence_mbarrier_init();
     }
@@ -124,6 +126,7 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
             } else if (warp % kWarpsPerGroup == 1) {
                 if constexpr (kWithOutput) Loads::run_rows(p, shared);
             } else if (warp % kWarpsPerGroup == 2) {
+                if constexpr (kWithOutput && kPacked) Loads::run_closing(p, shared);
                 if constexpr (kWithOutput && !kPacked) let_following_scan_start(p);
             }
         }

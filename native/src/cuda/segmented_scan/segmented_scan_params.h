@@ -47,9 +47,10 @@ struct SequenceScan {
     StateView block_states;  // [B, H, blocks, A, E]: forwards, the state before each block is written here
     StateView block_grads;   // [B, H, blocks, A, E]: backwards, added to the state once the block is passed
     float* float_out;        // [B, H, N, E], contiguous
-    // Of a row of a value slice of `initial`, if rows may be prefetched, and from a row to the 32nd after it.
+    // Of a packed sequence: the bytes of a row of a value slice of `initial`, 0 if it is not to be prefetched, and from
+    // row to row.
     int32_t prefetched_row_bytes;
-    int32_t prefetch_step;
+    int64_t prefetched_row_stride;
     ScanOut written;
     PoolType state_type; // others than fp32: of packed sequences only
     // [B * H * value_slices, state_entries] states as registers hold them; NULL if state_entries is 0.

@@ -75,10 +75,9 @@ struct SequenceTable {
         const auto bytes = [&](int64_t elements) { return elements * state_bytes(p); };
         const bool aligned = reinterpret_cast<uintptr_t>(scan.initial.data) % 16 == 0 &&
                              bytes(scan.initial.stride_row) % 16 == 0 && bytes(scan.initial.stride_h) % 16 == 0;
-        const int64_t step = bytes(32 * scan.initial.stride_row);
-        if (scan.split || !aligned || step > INT32_MAX || step < INT32_MIN || scan.initial.stride_column != 1 || p.call.value_dim % kValueCols != 0) return;
+        if (scan.split || !aligned || scan.initial.stride_column != 1 || p.call.value_dim % kValueCols != 0) return;
         scan.prefetched_row_bytes = static_cast<int32_t>(bytes(kValueCols));
-        scan.prefetch_step = static_cast<int32_t>(step);
+        scan.prefetched_row_stride = bytes(scan.initial.stride_row);
     }
 
     __device__ static void set_states(const SequenceTableParams& p, const Sequence& sequence,
@@ -177,20 +176,24 @@ struct SequenceTable {
         if (thread < kPackedPasses) p.part_counts[thread] = min(shared.count[thread], p.part_capacity);
     }
 
-    // Calls visit(element of the slot, index in a dense state) for this warp's share of a sequence's state; Word is as
-    // wide as an element.
+    // Calls visit(word of the slot, word of a dense state of the same) for this warp's share of a sequence's state, words
+    // being elements or, where rows have no gaps, several of them. `dense`: NULL if there is none.
     template <typename Word, typename Visit>
-    __device__ static void for_each_element(const SequenceTableParams& p, const Sequence& sequence, Visit visit) {
+    __device__ static void for_each_word(const SequenceTableParams& p, const Sequence& sequence, char* dense,
+                                         Visit visit) {
         constexpr int kWarps = kSequenceTableThreads / 32;
+        const int bytes = static_cast<int>(state_bytes(p));
         const int rows = p.call.heads * p.call.row_dim;
-        const int value_dim = p.call.value_dim;
-        const int64_t stride_column = p.packed.stride_column;
+        const int row_words = p.call.value_dim * bytes / static_cast<int>(sizeof(Word));
+        const int64_t stride = sizeof(Word) > 4 ? sizeof(Word) : p.packed.stride_column * bytes;
         for (int row = static_cast<int>(blockIdx.x - 1) * kWarps + static_cast<int>(threadIdx.x) / 32; row < rows;
              row += static_cast<int>(gridDim.x - 1) * kWarps) {
-            Word* elements = reinterpret_cast<Word*>(slot_at(p, sequence)) +
-                             row / p.call.row_dim * p.packed.stride_h + row % p.call.row_dim * p.packed.stride_row;
-            for (int column = static_cast<int>(threadIdx.x) % 32; column < value_dim; column += 32)
-                visit(elements[column * stride_column], int64_t{row} * value_dim + column);
+            char* from = slot_at(p, sequence) + (row / p.call.row_dim * p.packed.stride_h +
+                                                 row % p.call.row_dim * p.packed.stride_row) *
+                                                    bytes;
+            Word* to = reinterpret_cast<Word*>(dense) + int64_t{row} * row_words;
+            for (int word = static_cast<int>(threadIdx.x) % 32; word < row_words; word += 32)
+                visit(*reinterpret_cast<Word*>(from + word * stride), to + word);
         }
     }
 
@@ -199,11 +202,17 @@ struct SequenceTable {
         for (int64_t index = 0; index < p.packed.sequences; ++index) {
             const Sequence sequence = sequence_at(p, index);
             if (sequence.tokens == 0 && sequence.writes_state)
-                for_each_element<Word>(p, sequence, [](Word& element, int64_t) { element = 0; });
+                for_each_word<Word>(p, sequence, nullptr, [](Word& word, Word*) { word = Word{}; });
             if (!p.may_cut || !sequence.reads_state || segments_of(sequence) < 2) continue;
-            Word* copy = reinterpret_cast<Word*>(initial_copy(p, sequence));
-            for_each_element<Word>(p, sequence, [&](const Word& element, int64_t i) { copy[i] = element; });
+            for_each_word<Word>(p, sequence, initial_copy(p, sequence), [](const Word& word, Word* copy) { *copy = word; });
         }
+    }
+
+    // E is a multiple of 8, so rows without gaps are multiples of 16 bytes.
+    __device__ static bool has_whole_rows(const SequenceTableParams& p) {
+        const auto aligned = [&](int64_t stride) { return stride * state_bytes(p) % 16 == 0; };
+        return p.packed.stride_column == 1 && reinterpret_cast<uintptr_t>(p.packed.pool) % 16 == 0 &&
+               aligned(p.packed.stride_slot) && aligned(p.packed.stride_h) && aligned(p.packed.stride_row);
     }
 
     __device__ static void run(const SequenceTableParams& p) {
@@ -216,7 +225,9 @@ struct SequenceTable {
         }
         if (p.padding.data != nullptr) ClearPadding::run(p.padding, blockIdx.x - 1, gridDim.x - 1);
         if (p.packed.pool == nullptr) return;
-        if (state_bytes(p) == 2)
+        if (has_whole_rows(p))
+            prepare_states<uint4>(p);
+        else if (state_bytes(p) == 2)
             prepare_states<uint16_t>(p);
         else
             prepare_states<uint32_t>(p);
