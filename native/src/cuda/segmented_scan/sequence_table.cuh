@@ -24,10 +24,13 @@ struct SequenceTable {
         int count[kPackedPasses];
     };
 
-    __device__ static int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }
-    __device__ static int64_t chunks_of(const Sequence& sequence) { return ceil_div(sequence.tokens, kChunk); }
-    __device__ static int64_t segments_of(const Sequence& sequence) {
-        return ceil_div(sequence.tokens, kSegmentTokens);
+    // Tokens are at most 2^31 - 1.
+    __device__ static unsigned ceil_div(unsigned x, unsigned y) { return (x + y - 1) / y; }
+    __device__ static unsigned chunks_of(const Sequence& sequence) {
+        return ceil_div(static_cast<unsigned>(sequence.tokens), kChunk);
+    }
+    __device__ static unsigned segments_of(const Sequence& sequence) {
+        return ceil_div(static_cast<unsigned>(sequence.tokens), kSegmentTokens);
     }
 
     __device__ static Sequence sequence_at(const SequenceTableParams& p, int64_t index) {
@@ -39,16 +42,24 @@ struct SequenceTable {
     }
 
     // All of them, or half of what a multiprocessor has to do. chunks: of all sequences.
-    __device__ static int64_t segments_per_job(const SequenceTableParams& p, const Sequence& sequence, int64_t chunks) {
-        const int64_t all = segments_of(sequence);
+    __device__ static unsigned segments_per_job(const SequenceTableParams& p, const Sequence& sequence,
+                                                int64_t chunks) {
+        const unsigned all = segments_of(sequence);
+        if (!p.may_cut) return all;
         const int64_t work = chunks * heads_and_slices(p); // of all multiprocessors
-        if (!p.may_cut || 4 * chunks_of(sequence) * p.multiprocessors <= kLongestJobQuarters * work) return all;
-        return min(max(work / (int64_t{2} * p.multiprocessors * kChunksPerSegment), int64_t{1}), all);
+        if (int64_t{4} * chunks_of(sequence) * p.multiprocessors <= kLongestJobQuarters * work) return all;
+        const int64_t half = work / (int64_t{2} * p.multiprocessors * kChunksPerSegment);
+        return static_cast<unsigned>(min(max(half, int64_t{1}), int64_t{all}));
+    }
+
+    __device__ static unsigned jobs_of(const Sequence& sequence, unsigned per_job) {
+        const unsigned segments = segments_of(sequence);
+        return per_job == segments ? 1 : ceil_div(segments, per_job);
     }
 
     // Of a job's length: the longest come first. Two buckets for each power of two.
-    __device__ static int bucket_of(const Sequence& sequence, int64_t per_job) {
-        const auto chunks = static_cast<unsigned>(min(chunks_of(sequence), per_job * kChunksPerSegment));
+    __device__ static int bucket_of(const Sequence& sequence, unsigned per_job) {
+        const unsigned chunks = min(chunks_of(sequence), per_job * kChunksPerSegment);
         int power = 0;
         while (chunks >> power > 1) ++power;
         const int half = power > 0 ? static_cast<int>(chunks >> (power - 1) & 1) : 0;
@@ -99,11 +110,11 @@ struct SequenceTable {
     }
 
     __device__ static void set_scan(const SequenceTableParams& p, int64_t index, const Sequence& sequence,
-                                    int64_t per_job, SequenceScan& scan) {
+                                    unsigned per_job, SequenceScan& scan) {
         scan = p.call;
         const int chunks = static_cast<int>(chunks_of(sequence));
         const int segments = static_cast<int>(segments_of(sequence));
-        const int jobs = static_cast<int>(ceil_div(segments, per_job));
+        const int jobs = static_cast<int>(jobs_of(sequence, per_job));
         scan.split = jobs > 1;
         scan.summed_segments = (jobs - 1) * static_cast<int>(per_job);
         scan.segments_per_job = static_cast<int>(per_job);
@@ -131,6 +142,21 @@ struct SequenceTable {
         }
     }
 
+    // From the number of each bucket's parts to their first place, by a warp.
+    __device__ static void place_buckets(int lane, Shared& shared) {
+        static_assert(kBuckets == 64);
+        const int parts[2] = {shared.bucket[lane * 2], shared.bucket[lane * 2 + 1]};
+        int end = parts[0] + parts[1];
+#pragma unroll
+        for (int step = 1; step < 32; step *= 2) {
+            const int before = __shfl_sync(0xffffffffu, end, max(lane - step, 0));
+            if (lane >= step) end += before;
+        }
+        shared.bucket[lane * 2] = end - parts[0] - parts[1];
+        shared.bucket[lane * 2 + 1] = end - parts[1];
+        if (lane == 31) shared.count[kScanPass] = end;
+    }
+
     __device__ static void make(const SequenceTableParams& p, Shared& shared) {
         const int thread = static_cast<int>(threadIdx.x);
         if (thread < kBuckets) shared.bucket[thread] = 0;
@@ -143,23 +169,14 @@ struct SequenceTable {
         __syncthreads();
         const auto chunks = static_cast<int64_t>(shared.chunks);
         for_each_sequence(p, [&](int64_t, const Sequence& sequence) {
-            const int64_t per_job = segments_per_job(p, sequence, chunks);
-            const int jobs = static_cast<int>(ceil_div(segments_of(sequence), per_job));
-            atomicAdd(&shared.bucket[bucket_of(sequence, per_job)], jobs);
+            const unsigned per_job = segments_per_job(p, sequence, chunks);
+            atomicAdd(&shared.bucket[bucket_of(sequence, per_job)], static_cast<int>(jobs_of(sequence, per_job)));
         });
         __syncthreads();
-        if (thread == 0) {
-            int place = 0;
-            for (int& bucket : shared.bucket) {
-                const int parts = bucket;
-                bucket = place;
-                place += parts;
-            }
-            shared.count[kScanPass] = place;
-        }
+        if (thread < 32) place_buckets(thread, shared);
         __syncthreads();
         for_each_sequence(p, [&](int64_t index, const Sequence& sequence) {
-            const int64_t per_job = segments_per_job(p, sequence, chunks);
+            const unsigned per_job = segments_per_job(p, sequence, chunks);
             SequenceScan& scan = p.table[index];
             set_scan(p, index, sequence, per_job, scan);
             const auto add = [&](PackedPass pass, int& counter, int parts) {
@@ -167,7 +184,7 @@ struct SequenceTable {
                 for (int i = 0; i < min(parts, p.part_capacity - place); ++i)
                     p.parts[pass][place + i] = {static_cast<int32_t>(index), i};
             };
-            const int jobs = static_cast<int>(ceil_div(segments_of(sequence), per_job));
+            const int jobs = static_cast<int>(jobs_of(sequence, per_job));
             add(kScanPass, shared.bucket[bucket_of(sequence, per_job)], jobs);
             if (scan.split) add(kSumsPass, shared.count[kSumsPass], scan.summed_segments);
             if (scan.combined) add(kCombinePass, shared.count[kCombinePass], 1);

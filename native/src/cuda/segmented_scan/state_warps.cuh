@@ -142,6 +142,28 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                threadIdx.x % kGroupThreads;
     }
 
+    // The initial state of a sequence in a packed batch. Nothing but the loads stands between them, so that all of them
+    // are under way at once. Its scale is 1.
+    __device__ static void read_pool_state(const SequenceScan& p, const Job& job, Before& before) {
+        const bool is_whole = p.row_dim == kRowDim && job.value_column() + Config::kValueCols <= p.value_dim;
+        if (!is_whole || p.state_type != kPoolFloat32) {
+            for_each_kept_value(p, p.initial, job, [&](int i, const auto& element) { before.set(i, to_float(element)); });
+            return;
+        }
+        const StateView view = p.initial;
+        const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
+        const float* element = view.data + job.head * view.stride_h + lane % 4 * 2 * view.stride_row +
+                               (job.value_column() + Layout::warp_in_group() * 16 + lane / 4) * view.stride_column;
+#pragma unroll
+        for (int tile = 0; tile < kRowDim / 8; ++tile) {
+            before.set(tile * 4 + 0, element[0]);
+            before.set(tile * 4 + 1, element[view.stride_row]);
+            before.set(tile * 4 + 2, element[8 * view.stride_column]);
+            before.set(tile * 4 + 3, element[view.stride_row + 8 * view.stride_column]);
+            element += 8 * view.stride_row;
+        }
+    }
+
     __device__ static Before state_before(const SequenceScan& p, const Job& job, const Sums& sums) {
         Before before = {};
         const bool combined_before = p.combined && job.segment() > 0;
@@ -160,9 +182,13 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
 #pragma unroll
                 for (int i = 0; i < kStateValues; ++i) before.set(i, 0.0f);
             }
-            const float scale = p.inverse_state_scale;
-            for_each_kept_value(p, p.initial, job,
-                                [&](int i, const auto& element) { before.set(i, to_float(element) * scale); });
+            if constexpr (kPacked && Config::kBeforeInRegisters) {
+                read_pool_state(p, job, before);
+            } else {
+                const float scale = p.inverse_state_scale;
+                for_each_kept_value(p, p.initial, job,
+                                    [&](int i, const auto& element) { before.set(i, to_float(element) * scale); });
+            }
         }
         if constexpr (Config::kBeforeInRegisters) {
             if (p.split && !p.combined) combine_sums(p, job, sums, before);
