@@ -80,6 +80,7 @@ if(GTest_FOUND AND LATTN_CUDA_FOUND)
             lattn_add_emulated_test(hopper.${type}
                 "*Hopper*cuda_${type}-*TheSameCallTwice*:*SegmentsOfEveryHeadSize*:*SumsThatFillTheGpu*")
         endforeach()
+        lattn_add_emulated_test(packed "*Varlen.*cuda_bfloat16_hopper:*Varlen.Pool*cuda_float16_hopper")
     endif()
 endif()
 

@@ -7,7 +7,7 @@ namespace LightningAttn.Benchmarks;
 internal sealed class Report : IDisposable
 {
     private const string Layout =
-        "{0,-18} {1,-15} {2,-15} {3,10} {4,7} {5,8} {6,7} {7,7} {8,7} {9,9} {10,7} {11,14} {12,14} {13,9} {14,9} {15,9}"
+        "{0,-20} {1,-15} {2,-17} {3,10} {4,7} {5,8} {6,7} {7,7} {8,7} {9,9} {10,7} {11,14} {12,14} {13,9} {14,9} {15,9}"
         + " {16,15}";
 
     private const string Legend =
@@ -89,7 +89,7 @@ internal sealed class Report : IDisposable
     {
         const double MiB = 1 << 20;
         Console.WriteLine(
-            $"memory             {row.Shape,-15} tensors {row.TensorBytes / MiB:F0} MiB, peak {row.PeakBytes / MiB:F0} MiB, "
+            $"memory               {row.Shape,-15} tensors {row.TensorBytes / MiB:F0} MiB, peak {row.PeakBytes / MiB:F0} MiB, "
             + $"{row.TimesTensors:F3} x");
         Write(row);
     }

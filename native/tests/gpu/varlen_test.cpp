@@ -93,7 +93,7 @@ TEST_P(Varlen, LongSequences) {
     c.has_initial = {1, 1, 0, 0, 1};
     check_packed_forward(c, on_device());
     c.state_dtype = LATTN_BFLOAT16;
-    c.d = 136; // its states do not fit into registers
+    c.d = 136;        // its states do not fit into registers
     c.rates = {0.05}; // nothing of a segment's beginning is left at its end
     check_packed_forward(c, on_device());
 }

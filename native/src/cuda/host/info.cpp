@@ -25,7 +25,8 @@ Status describe(const lattn_support_query& query, const char*& name) {
     } else if (scans && query.cuda_path == LATTN_CUDA_PATH_AUTOMATIC) {
         const LastErrorKept kept;
         int segmented = 0;
-        if (find_segmented_scan(*device, Operation::kSegmentedScan, query.dtype, row_dim, segmented).code == LATTN_OK) kernel = segmented;
+        if (find_segmented_scan(*device, Operation::kSegmentedScan, query.dtype, row_dim, segmented).code == LATTN_OK)
+            kernel = segmented;
     }
     name = kernel_at(kernel).name;
     return ok();

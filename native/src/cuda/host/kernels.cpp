@@ -82,14 +82,7 @@ template <int kRowDim>
 constexpr Kernel segmented_scan(lattn_dtype dtype, const char* name, ModuleIndex module,
                                 Operation operation = Operation::kSegmentedScan) {
     using Config = SegmentedScanConfig<kRowDim>;
-    return {operation,
-            dtype,
-            0,
-            kRowDim,
-            name,
-            module,
-            Config::kScanThreads,
-            static_cast<int>(Config::kSharedBytes)};
+    return {operation, dtype, 0, kRowDim, name, module, Config::kScanThreads, static_cast<int>(Config::kSharedBytes)};
 }
 
 template <int kRowDim>

@@ -23,8 +23,7 @@ struct ClearPadding {
         constexpr int kWarps = kClearPaddingThreads / 32;
         for (int64_t first = block * kClearPaddingTokens; first < p.tokens; first += blocks * kClearPaddingTokens) {
             const int own = static_cast<int>(threadIdx.x);
-            if (own < kClearPaddingTokens)
-                padding[own] = first + own < p.tokens && is_padding(p.packed, first + own);
+            if (own < kClearPaddingTokens) padding[own] = first + own < p.tokens && is_padding(p.packed, first + own);
             __syncthreads();
             for (int i = static_cast<int>(threadIdx.x) / 32; i < kClearPaddingTokens; i += kWarps) {
                 if (!padding[i]) continue;

@@ -43,8 +43,7 @@ struct CombineSegments {
         const int i = index / kGroupThreads;
         const int lane = thread % 32;
         const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
-        const int column =
-            sequence % p.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
+        const int column = sequence % p.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
 
         const Sums sums(p, p.decay_rate[head]);
         const int segments = needed_segments(p, sums);
@@ -56,10 +55,10 @@ struct CombineSegments {
         float decay = sums.decay_over_segment(0);
         float before = 0.0f;
         if (p.initial.data != nullptr && row < p.row_dim && column < p.value_dim)
-            before = initial_of(p, sequence / p.value_slices / p.heads * p.initial.stride_b +
-                                       head * p.initial.stride_h + row * p.initial.stride_row +
-                                       column * p.initial.stride_column) *
-                     p.inverse_state_scale;
+            before =
+                initial_of(p, sequence / p.value_slices / p.heads * p.initial.stride_b + head * p.initial.stride_h +
+                                  row * p.initial.stride_row + column * p.initial.stride_column) *
+                p.inverse_state_scale;
         wait();
         const int first_entry = Config::kBeforeInRegisters ? 0 : 1; // that of the second segment
         float* state = p.workspace + (int64_t{sequence} * p.state_entries + first_entry) * Config::kStateFloats + index;

@@ -236,20 +236,19 @@ struct ScanLayout {
         } else {
             const int jobs = job_count(params);
 #pragma unroll 1
-            for (int index = blockIdx.x; index < jobs; index += gridDim.x)
-                visit(Current{params, Job(params, index)});
+            for (int index = blockIdx.x; index < jobs; index += gridDim.x) visit(Current{params, Job(params, index)});
         }
     }
 
-    // The chunk of a job that takes the way by Jobs::loaded: the one that may hold another sequence's tokens, or the last.
+    // The chunk of a job that takes the way by Jobs::loaded: the one that may hold another sequence's tokens, or the
+    // last.
     __device__ static int closing_chunk(const SequenceScan& p, const Job& job) {
         const bool has_short = job.first_chunk <= p.short_chunk && p.short_chunk < job.end_chunk;
         return has_short ? p.short_chunk : job.end_chunk - 1;
     }
 
     // The index that a job of a part has among those of its sequence.
-    __device__ static int job_of_sequence(const PackedScanParams& params, const SequenceScan& p, int part,
-                                          int job) {
+    __device__ static int job_of_sequence(const PackedScanParams& params, const SequenceScan& p, int part, int job) {
         if constexpr (kWithOutput) return part * params.jobs_per_part + job;
         const int tiles = params.value_slices * params.row_parts / SumConfig::kGroups;
         return (job / tiles * p.summed_segments + part) * tiles + job % tiles;
@@ -279,7 +278,9 @@ struct ScanLayout {
     }
 
     // False, which the compiler cannot know: see ptx::hold.
-    __device__ static bool never(const Params& p) { return p.heads < 0; }
+    __device__ static bool never(const Params& p) {
+        return p.heads < 0;
+    }
 
     // Address of 8 elements in tiles of 64 x 64: row, and column / 8.
     __device__ static uint32_t at(uint32_t tiles, int row, int column8) {
@@ -299,7 +300,9 @@ struct ScanLayout {
         return at(tiles, row + lane % 8 + lane / 16 * 8, column8 + lane / 8 % 2);
     }
 
-    __device__ static int warp_in_group() { return threadIdx.x / 32 % kWarpsPerGroup; }
+    __device__ static int warp_in_group() {
+        return threadIdx.x / 32 % kWarpsPerGroup;
+    }
 
     // After a whole warp has finished with what the barrier guards.
     __device__ static void arrive_warp(ptx::Mbarrier& barrier) {

@@ -81,23 +81,21 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         }
     }
 
-    // b and c. The last chunk of a sequence in a packed batch reaches into the next one, whose tokens are cleared before
-    // anyone sees them: a product with a weight of zero is a number only if its other factor is one.
+    // b and c. The last chunk of a sequence in a packed batch reaches into the next one, whose tokens are cleared
+    // before anyone sees them: a product with a weight of zero is a number only if its other factor is one.
     __device__ static void run(const Params& params, Shared& shared) {
-        for_each_chunk(params, shared, shared.empty,
-                       [&](const SequenceScan& p, const Job& job, int chunk, int place) {
-                           ptx::Mbarrier* full = &shared.full[place];
-                           bool closes = false;
-                           if constexpr (kPacked) {
-                               closes = chunk == Layout::closing_chunk(p, job);
-                               if (closes) full = &shared.packed.loaded[place];
-                           }
-                           if (ptx::elect_one())
-                               load_stage(params, job, Layout::first_token(p, chunk), shared.stage[place], *full);
-                           __syncwarp();
-                           if constexpr (kPacked && !kWithOutput)
-                               if (closes) close(p, chunk, place, shared);
-                       });
+        for_each_chunk(params, shared, shared.empty, [&](const SequenceScan& p, const Job& job, int chunk, int place) {
+            ptx::Mbarrier* full = &shared.full[place];
+            bool closes = false;
+            if constexpr (kPacked) {
+                closes = chunk == Layout::closing_chunk(p, job);
+                if (closes) full = &shared.packed.loaded[place];
+            }
+            if (ptx::elect_one()) load_stage(params, job, Layout::first_token(p, chunk), shared.stage[place], *full);
+            __syncwarp();
+            if constexpr (kPacked && !kWithOutput)
+                if (closes) close(p, chunk, place, shared);
+        });
     }
 
     // The closing chunk of a job: once it is there, what is not of its sequence is cleared, and it is given out.

@@ -146,8 +146,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
     }
 
     // This warp's 16 rows of a chunk's output, as fp32.
-    __device__ static void store_floats(const SequenceScan& p, const ChunkTile& values, const Job& job,
-                                        int chunk) {
+    __device__ static void store_floats(const SequenceScan& p, const ChunkTile& values, const Job& job, int chunk) {
         const int lane = static_cast<int>(this_thread() % 32);
         const int first_column = job.value_column() + lane % 4 * 2;
 #pragma unroll

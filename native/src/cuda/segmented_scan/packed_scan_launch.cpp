@@ -54,9 +54,9 @@ struct PackedPlan {
         copies = take(static_cast<uint64_t>(most_copies * problem.heads_v * call.row_dim() * call.value_dim()) *
                       sizeof(float));
         const int64_t most_sums = may_cut ? problem.tokens / kSegmentTokens : 0;
-        states = take(static_cast<uint64_t>((most_sums + outside_entries * sequences) * heads_and_slices *
-                                            state_floats) *
-                      sizeof(float));
+        states =
+            take(static_cast<uint64_t>((most_sums + outside_entries * sequences) * heads_and_slices * state_floats) *
+                 sizeof(float));
     }
 
 private:
@@ -161,14 +161,14 @@ private:
 } // namespace
 
 Status check_packed_scan(const Device& device, const ScanCall& call, int& kernel) {
-    LATTN_RETURN_IF_ERROR(find_segmented_scan(device, Operation::kPackedScan, call.problem.dtype, call.row_dim(), kernel));
+    LATTN_RETURN_IF_ERROR(
+        find_segmented_scan(device, Operation::kPackedScan, call.problem.dtype, call.row_dim(), kernel));
     LATTN_RETURN_IF_ERROR(check_scan_tensors(call));
     const PackedPlan plan(device, call, kernel_at(kernel).row_dim);
     const int64_t blocks = plan.state_floats / kCombineThreads;
     if (plan.part_capacity > INT_MAX / (plan.heads_and_slices * std::max(blocks, plan.row_parts)))
         return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes at most %d parts of work, not %lld x %lld x %lld",
-                     INT_MAX, static_cast<long long>(plan.part_capacity),
-                     static_cast<long long>(plan.heads_and_slices),
+                     INT_MAX, static_cast<long long>(plan.part_capacity), static_cast<long long>(plan.heads_and_slices),
                      static_cast<long long>(std::max(blocks, plan.row_parts)));
     return ok();
 }

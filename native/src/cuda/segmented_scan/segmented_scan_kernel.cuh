@@ -152,7 +152,7 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         lattn::cuda::SegmentedScan<type, lattn::cuda::kSumRows, side>::run(params);                    \
     }
 
-#define LATTN_PACKED_SCAN_KERNELS(suffix, type, row_dim)                                                          \
+#define LATTN_PACKED_SCAN_KERNELS(suffix, type, row_dim)                                                     \
     extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kScanThreads, 1) \
         lattn_packed_scan_##suffix(const __grid_constant__ lattn::cuda::PackedScanParams params) {           \
         lattn::cuda::SegmentedScan<type, row_dim, 0, true>::run(params);                                     \
@@ -162,9 +162,9 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         lattn::cuda::CombineSegments<row_dim>::run(params);                                                  \
     }
 
-#define LATTN_PACKED_SUMS_KERNEL(suffix, type)                                                      \
-    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentSumConfig<1>::kThreads,        \
-                                                 lattn::cuda::SegmentSumConfig<1>::kCtas)           \
-        lattn_packed_sums_##suffix(const __grid_constant__ lattn::cuda::PackedScanParams params) {  \
-        lattn::cuda::SegmentedScan<type, lattn::cuda::kSumRows, 1, true>::run(params);              \
+#define LATTN_PACKED_SUMS_KERNEL(suffix, type)                                                     \
+    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentSumConfig<1>::kThreads,       \
+                                                 lattn::cuda::SegmentSumConfig<1>::kCtas)          \
+        lattn_packed_sums_##suffix(const __grid_constant__ lattn::cuda::PackedScanParams params) { \
+        lattn::cuda::SegmentedScan<type, lattn::cuda::kSumRows, 1, true>::run(params);             \
     }

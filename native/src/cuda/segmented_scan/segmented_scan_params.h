@@ -69,7 +69,7 @@ struct SequenceScan {
     int32_t segments_per_job;
     int64_t tokens;       // of the tensors
     int32_t token_offset; // of the sequence in a packed batch
-    int64_t block_size; // tokens, a multiple of the chunk
+    int64_t block_size;   // tokens, a multiple of the chunk
     int32_t backwards;
     int32_t first_chunk; // of the sequence
     int32_t end_chunk;
@@ -108,7 +108,7 @@ struct PackedScanParams {
     const SequenceScan* sequences;
     const PackedPart* parts;
     const int32_t* part_count;
-    char* out_data; // that of `out`, whose boxes would reach beyond a sequence's end
+    char* out_data;                     // that of `out`, whose boxes would reach beyond a sequence's end
     int64_t out_stride_h, out_stride_n; // bytes
     int32_t jobs_per_part;
     int32_t heads;

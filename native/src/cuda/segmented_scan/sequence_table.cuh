@@ -91,8 +91,7 @@ struct SequenceTable {
         scan.prefetched_row_stride = bytes(scan.initial.stride_row);
     }
 
-    __device__ static void set_states(const SequenceTableParams& p, const Sequence& sequence,
-                                      SequenceScan& scan) {
+    __device__ static void set_states(const SequenceTableParams& p, const Sequence& sequence, SequenceScan& scan) {
         if (p.packed.pool == nullptr) return;
         float* slot = reinterpret_cast<float*>(slot_at(p, sequence));
         const StateView in_pool{slot, 0, p.packed.stride_h, 0, p.packed.stride_row, p.packed.stride_column};
@@ -193,8 +192,8 @@ struct SequenceTable {
         if (thread < kPackedPasses) p.part_counts[thread] = min(shared.count[thread], p.part_capacity);
     }
 
-    // Calls visit(word of the slot, word of a dense state of the same) for this warp's share of a sequence's state, words
-    // being elements or, where rows have no gaps, several of them. `dense`: NULL if there is none.
+    // Calls visit(word of the slot, word of a dense state of the same) for this warp's share of a sequence's state,
+    // words being elements or, where rows have no gaps, several of them. `dense`: NULL if there is none.
     template <typename Word, typename Visit>
     __device__ static void for_each_word(const SequenceTableParams& p, const Sequence& sequence, char* dense,
                                          Visit visit) {
@@ -205,9 +204,9 @@ struct SequenceTable {
         const int64_t stride = sizeof(Word) > 4 ? sizeof(Word) : p.packed.stride_column * bytes;
         for (int row = static_cast<int>(blockIdx.x - 1) * kWarps + static_cast<int>(threadIdx.x) / 32; row < rows;
              row += static_cast<int>(gridDim.x - 1) * kWarps) {
-            char* from = slot_at(p, sequence) + (row / p.call.row_dim * p.packed.stride_h +
-                                                 row % p.call.row_dim * p.packed.stride_row) *
-                                                    bytes;
+            char* from =
+                slot_at(p, sequence) +
+                (row / p.call.row_dim * p.packed.stride_h + row % p.call.row_dim * p.packed.stride_row) * bytes;
             Word* to = reinterpret_cast<Word*>(dense) + int64_t{row} * row_words;
             for (int word = static_cast<int>(threadIdx.x) % 32; word < row_words; word += 32)
                 visit(*reinterpret_cast<Word*>(from + word * stride), to + word);
@@ -221,7 +220,8 @@ struct SequenceTable {
             if (sequence.tokens == 0 && sequence.writes_state)
                 for_each_word<Word>(p, sequence, nullptr, [](Word& word, Word*) { word = Word{}; });
             if (!p.may_cut || !sequence.reads_state || segments_of(sequence) < 2) continue;
-            for_each_word<Word>(p, sequence, initial_copy(p, sequence), [](const Word& word, Word* copy) { *copy = word; });
+            for_each_word<Word>(p, sequence, initial_copy(p, sequence),
+                                [](const Word& word, Word* copy) { *copy = word; });
         }
     }
 

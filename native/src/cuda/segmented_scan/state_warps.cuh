@@ -68,8 +68,8 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
 
     // Calls visit(i, element) for every value i of a state that this thread holds, element being of type E.
     template <typename E = float, typename Visit>
-    __device__ static void for_each_value(const SequenceScan& p, const StateView& state, int64_t block,
-                                          const Job& job, Visit visit) {
+    __device__ static void for_each_value(const SequenceScan& p, const StateView& state, int64_t block, const Job& job,
+                                          Visit visit) {
         // Parameters in memory would be read again after every element that is written.
         std::conditional_t<kPacked, StateView, const StateView&> view = state;
         std::conditional_t<kPacked, int, const int&> row_dim = p.row_dim;
@@ -123,8 +123,8 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                        [&](int i, float& element) { element = p.state_scale * combined(decay, before[i], sum[i]); });
     }
 
-    __device__ static void write_final_state(const SequenceScan& p, const Job& job, float decay,
-                                             const Before& before, const State& sum) {
+    __device__ static void write_final_state(const SequenceScan& p, const Job& job, float decay, const Before& before,
+                                             const State& sum) {
         const float scale = p.state_scale;
         for_each_kept_value(p, p.final, job, [&](int i, auto& element) {
             using E = std::remove_reference_t<decltype(element)>;
@@ -147,7 +147,8 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     __device__ static void read_pool_state(const SequenceScan& p, const Job& job, Before& before) {
         const bool is_whole = p.row_dim == kRowDim && job.value_column() + Config::kValueCols <= p.value_dim;
         if (!is_whole || p.state_type != kPoolFloat32) {
-            for_each_kept_value(p, p.initial, job, [&](int i, const auto& element) { before.set(i, to_float(element)); });
+            for_each_kept_value(p, p.initial, job,
+                                [&](int i, const auto& element) { before.set(i, to_float(element)); });
             return;
         }
         const StateView view = p.initial;
@@ -197,8 +198,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     }
 
     // S <- g^L S + U for every segment before the job.
-    __device__ static void combine_sums(const SequenceScan& p, const Job& job, const Sums& sums,
-                                        Before& before) {
+    __device__ static void combine_sums(const SequenceScan& p, const Job& job, const Sums& sums, Before& before) {
 #pragma unroll 1
         for (int segment = sums.forgets() ? max(job.segment(), 1) : 1; segment <= job.segment(); ++segment) {
             const float decay = sums.decay_over_segment(segment - 1);
@@ -209,8 +209,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     }
 
     // S <- g^n S + U, U <- 0
-    __device__ static void end_sum(const SequenceScan& p, const Job& job, float decay, Before& before,
-                                   State& sum) {
+    __device__ static void end_sum(const SequenceScan& p, const Job& job, float decay, Before& before, State& sum) {
         const Before old = before;
         if constexpr (!Config::kBeforeInRegisters) before.workspace = workspace_state(p, job, job.segment());
 #pragma unroll
@@ -399,8 +398,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                                    const Part& part) {
         const float rate = current.params().decay_rate[current.job().head];
         State sum = {};
-        Before before =
-            state_before(current.params(), part.of(current.job()), Sums(current.params(), rate));
+        Before before = state_before(current.params(), part.of(current.job()), Sums(current.params(), rate));
         Weights weights(current.params(), rate, Layout::tokens_of(current.params(), current.job().first_chunk));
         WeightedValues weighted;
         ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
