@@ -250,6 +250,7 @@ struct Decode {
 
     __device__ static void run(const DecodeParams& p) {
         __shared__ Shared shared;
+        // Found before the wait below; the compiler would leave most of it until after.
         Part part(p);
         part.q = ptx::opaque(part.q);
         part.k = ptx::opaque(part.k);
