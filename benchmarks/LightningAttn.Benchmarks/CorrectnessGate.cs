@@ -115,6 +115,45 @@ internal static class CorrectnessGate
         return errors;
     }
 
+    /// <summary>The errors of a packed batch, of its slowest and of its fastest decaying head in every sequence.</summary>
+    /// <param name="inputs">Of the call; the pool as the call left it.</param>
+    /// <param name="lengths">Of the call.</param>
+    /// <param name="statesBefore">The pool before the call; null where sequences started from zeros.</param>
+    /// <param name="output">[T, H, E].</param>
+    public static Errors ErrorsOfVarlen(VarlenInputs inputs, Lengths lengths, Tensor? statesBefore, Tensor output)
+    {
+        var (tokens, heads, d) = ((int)inputs.Q.size(0), (int)inputs.Q.size(1), (int)inputs.Q.size(2));
+        var sequences = (int)inputs.Pool.size(0);
+        var offsets = VarlenInputs.OffsetsOf(lengths, tokens, sequences);
+        var rates = ToDoubles(inputs.Whole.DecayRates);
+        var places = new[] { 0, heads - 1 }
+            .SelectMany(head => Enumerable.Range(0, sequences).Select(sequence => new HeadIndex(sequence, head)))
+            .Where(at => offsets[at.Sequence + 1] > offsets[at.Sequence])
+            .ToArray();
+        var columns = places.Select(at => (
+            Q: Rows(inputs.Q, at),
+            K: Rows(inputs.K, at),
+            V: Rows(inputs.V, at),
+            Before: statesBefore is null ? [] : HeadOf(statesBefore, at),
+            Output: Rows(output, at),
+            State: HeadOf(inputs.Pool, at))).ToArray();
+        var errors = new Errors[places.Length];
+        Parallel.For(0, places.Length, i =>
+        {
+            var (q, k, v, before, actual, state) = columns[i];
+            var expected = new HeadRecurrence(q, k, v, [], rates[places[i].Head], before, d, d);
+            errors[i] = new(RelativeRms(actual, expected.Output), RelativeRms(state, expected.State), null);
+        });
+        return errors.Aggregate((a, b) => a.Or(b));
+
+        double[] Rows(Tensor x, HeadIndex at)
+        {
+            using var scope = NewDisposeScope();
+            var (first, end) = (offsets[at.Sequence], offsets[at.Sequence + 1]);
+            return ToDoubles(x.select(1, at.Head).narrow(0, first, end - first));
+        }
+    }
+
     /// <exception cref="GateException">An error is above the ceiling or NaN.</exception>
     public static void Require(string what, Errors errors, ScalarType type)
     {

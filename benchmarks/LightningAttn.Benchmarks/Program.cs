@@ -25,6 +25,7 @@ path.AcceptOnlyFromAmong("automatic", "general", "hopper");
 
 var forward = ShapeList("--forward", "B,H,N[,D];...", "forward");
 var backward = ShapeList("--backward", "B,H,N[,D];...", "forward + backward and backward");
+var varlen = ShapeList("--varlen", "sequences,H,tokens[,D];...", "packed");
 var decode = ShapeList("--decode", "B,H[,D];...", "decode");
 
 var memory = new Option<string?>("--memory")
@@ -73,7 +74,7 @@ var chartsFrom = new Option<string[]>("--charts-from")
 
 var root = new RootCommand("Checks the operators against the float64 recurrence, then times them.")
 {
-    device, type, path, forward, backward, decode, memory, samples, noCompare, json, charts, chartsFrom,
+    device, type, path, forward, backward, varlen, decode, memory, samples, noCompare, json, charts, chartsFrom,
 };
 root.SetAction(result => Run(() =>
 {
@@ -88,11 +89,12 @@ root.SetAction(result => Run(() =>
         Device = result.GetRequiredValue(device),
         Type = result.GetValue(type),
         Path = Enum.Parse<CudaPath>(result.GetRequiredValue(path), ignoreCase: true),
-        Shapes = new[] { forward, backward, decode, memory }.All(option => result.GetValue(option) is null)
+        Shapes = new[] { forward, backward, varlen, decode, memory }.All(option => result.GetValue(option) is null)
             ? null
             : new ShapeLists(
                 Shape.ParseSequences(result.GetValue(forward) ?? ""),
                 Shape.ParseSequences(result.GetValue(backward) ?? ""),
+                Shape.ParseSequences(result.GetValue(varlen) ?? ""),
                 Shape.ParseTokens(result.GetValue(decode) ?? ""),
                 Shape.ParseSequences(result.GetValue(memory) ?? "")),
         Samples = result.GetValue(samples),

@@ -51,6 +51,7 @@ internal static class Suite
             .. shapes.Forward.Select(shape => Sequence(shape, Pass.Forward)),
             .. shapes.Backward.Select(shape => Sequence(shape, Pass.ForwardBackward)),
             .. shapes.Backward.Select(shape => Sequence(shape, Pass.Backward)),
+            .. shapes.Varlen.Select(shape => new VarlenWorkload(shape, type, device, options.Path)),
             .. shapes.Decode.SelectMany(shape => DecodeWorkload.Of(shape, type, device, compare)),
         ];
 

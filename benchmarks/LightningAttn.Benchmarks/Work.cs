@@ -3,8 +3,9 @@ namespace LightningAttn.Benchmarks;
 /// <summary>What an operation has to move and to compute at least, whatever computes it.</summary>
 /// <remarks>
 /// Bytes: every tensor read or written once. Forward q, k, v, o; backward q, k, v, do and dq, dk, dv; decode the state in
-/// and out and q, k, v, o; verify the state in and q, k, v, o; commit the state in and out and k, v. Operations: the matrix products of the chunked algorithm with whole chunks of
-/// C = 64 tokens, a multiplication and an addition for each pair, per token and head
+/// and out and q, k, v, o; verify the state in and q, k, v, o; commit the state in and out and k, v. Operations: the
+/// matrix products of the chunked algorithm with whole chunks of C = 64 tokens, a multiplication and an addition for each
+/// pair, per token and head
 /// <code>
 /// forward   2 C (D + E)   q k^T, P v             + 4 D E    q S, k^T v
 /// backward  2 C (3 D + 2 E)   q k^T, dP k, dP^T q, do v^T, P^T do
@@ -47,6 +48,11 @@ internal readonly record struct Limits(double BarMicroseconds, double TargetMicr
     public static Limits Forward(double floor) => new((1.6 * floor) + 10, (1.25 * floor) + 6);
 
     public static Limits ForwardBackward(double floor) => new(2.2 * floor, (1.8 * floor) + 20);
+
+    /// <param name="oneSequence">The time of one sequence of as many tokens.</param>
+    /// <param name="floor">With the states of the pool.</param>
+    public static Limits Varlen(double oneSequence, double floor) =>
+        new((1.3 * oneSequence) + 10, (1.25 * floor) + 10);
 
     /// <summary>For batches of 16 and more: below that, launching counts.</summary>
     public static Limits Decode(double floor) => new(1.10 * floor, 1.06 * floor);

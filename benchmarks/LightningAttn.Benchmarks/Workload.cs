@@ -56,7 +56,7 @@ internal abstract class Workload<TInputs>(string operation, Shape shape, ScalarT
         }
     }
 
-    public IEnumerable<Row> Measure(Timer timer)
+    public virtual IEnumerable<Row> Measure(Timer timer)
     {
         var rotation = device.type == DeviceType.CUDA ? RotationBytesCuda : RotationBytesCpu;
         var count = (int)Math.Clamp((rotation + BytesPerSet - 1) / BytesPerSet, 1, MaxInputSets);

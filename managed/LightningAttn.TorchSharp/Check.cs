@@ -37,6 +37,11 @@ internal static partial class Check
             }
         }
 
+        Scale(scale);
+    }
+
+    internal static void Scale(double scale)
+    {
         if (!double.IsFinite(scale))
         {
             throw new ArgumentException($"scale is {scale}, expected a finite number.", nameof(scale));
@@ -157,16 +162,7 @@ internal static partial class Check
             ? ("[B, Hk, N, D]", "[B, Hv, N, E]")
             : ("[B, Hk, 1, D]", "[B, Hv, 1, E]");
         Rank(q, nameof(q), queries);
-        if (q.dtype is not (ScalarType.Float32 or ScalarType.Float64 or ScalarType.BFloat16 or ScalarType.Float16))
-        {
-            throw Unexpected(q, nameof(q), "float16, bfloat16, float32 or float64");
-        }
-
-        if (q.device_type is not (DeviceType.CPU or DeviceType.CUDA))
-        {
-            throw new NotSupportedException($"q is {Text(q)}; cpu and cuda are the devices supported.");
-        }
-
+        SupportedInput(q);
         if (tokens is { } count && q.size(2) != count)
         {
             throw Unexpected(q, nameof(q), queries);
@@ -197,14 +193,31 @@ internal static partial class Check
                 v, nameof(v), $"{values} = [{q.size(0)}, Hv, {q.size(2)}, E >= 1] as q has it");
         }
 
-        if (v.size(1) < 1 || v.size(1) % q.size(1) != 0)
-        {
-            throw Unexpected(v, nameof(v), $"Hv to be a multiple of the {q.size(1)} heads of q and k");
-        }
-
+        ValueHeads(q, v);
         if (q.device_type == DeviceType.CUDA)
         {
             Cuda(q, v);
+        }
+    }
+
+    private static void SupportedInput(Tensor q)
+    {
+        if (q.dtype is not (ScalarType.Float32 or ScalarType.Float64 or ScalarType.BFloat16 or ScalarType.Float16))
+        {
+            throw Unexpected(q, nameof(q), "float16, bfloat16, float32 or float64");
+        }
+
+        if (q.device_type is not (DeviceType.CPU or DeviceType.CUDA))
+        {
+            throw new NotSupportedException($"q is {Text(q)}; cpu and cuda are the devices supported.");
+        }
+    }
+
+    private static void ValueHeads(Tensor q, Tensor v)
+    {
+        if (v.size(1) < 1 || v.size(1) % q.size(1) != 0)
+        {
+            throw Unexpected(v, nameof(v), $"Hv to be a multiple of the {q.size(1)} heads of q and k");
         }
     }
 
@@ -222,7 +235,7 @@ internal static partial class Check
 
     private static void HeadDim(Tensor tensor, string name, string letter)
     {
-        long size = tensor.size(3);
+        long size = tensor.size(-1);
         if (size is < MinCudaHeadDim or > MaxCudaHeadDim || size % CudaHeadDimStep != 0)
         {
             throw new NotSupportedException(
@@ -240,13 +253,13 @@ internal static partial class Check
         }
 
         if ((rows is { } count && state.size(0) != count)
-            || state.size(1) != v.size(1) || state.size(2) != q.size(3) || state.size(3) != v.size(3))
+            || state.size(1) != v.size(1) || state.size(2) != q.size(-1) || state.size(3) != v.size(-1))
         {
             string first = rows?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? rowsLetter;
             throw Unexpected(
                 state,
                 name,
-                $"[{rowsLetter}, Hv, D, E] = [{first}, {v.size(1)}, {q.size(3)}, {v.size(3)}]");
+                $"[{rowsLetter}, Hv, D, E] = [{first}, {v.size(1)}, {q.size(-1)}, {v.size(-1)}]");
         }
 
         SameDevice(state, name, v, nameof(v));

@@ -113,9 +113,10 @@ typedef struct lattn_states_view {
 /* What forward and backward have in common: sizes, types, placement.
  *
  * cu_seqlens makes it a packed batch: sequence b has tokens cu_seqlens[b] to cu_seqlens[b + 1] - 1 of tensors of
- * `tokens` tokens in all. The offsets do not decrease and do not exceed `tokens`: an error on the CPU; on CUDA, where
- * they are in device memory and the host does not look at them, they are taken as if they had been clamped. Tokens that
- * belong to no sequence are padding: what the call writes for them is zeros. state_count is 1. */
+ * `tokens` tokens in all. The offsets do not decrease and are from 0 to `tokens`: anything else is an error on the CPU;
+ * on CUDA, where they are in device memory and the host does not look at them, each is clamped to that range and a
+ * sequence that ends before it begins is empty. Tokens that belong to no sequence are padding: what the call writes for
+ * them is zeros. state_count is 1, and there are no histories and no states but those of a pool. */
 typedef struct lattn_problem {
     int64_t batch;      /* B >= 0, sequences */
     int64_t heads_qk;   /* Hk >= 1 */
@@ -142,7 +143,8 @@ typedef struct lattn_problem {
 /* A pool that holds the states of a packed batch's sequences, read before and written after them. A sequence whose slot
  * is -1 is padding: its tokens are, and no state is touched. Any other slot outside [0, slot_count) is
  * LATTN_INVALID_ARGUMENT on the CPU (nothing is written) and behaves like -1 on CUDA. No two sequences may have the
- * same slot. An empty sequence leaves its slot as it is, or zeros it if has_initial says that it starts from zeros. */
+ * same slot, which is checked on the CPU alone. An empty sequence leaves its slot as it is, or zeros it if has_initial
+ * says that it starts from zeros. */
 typedef struct lattn_pool {
     lattn_state_view states;    /* [slot_count, Hv, D, E]; stride_b is the stride between slots; data NULL: no pool */
     int64_t slot_count;

@@ -64,7 +64,7 @@ internal sealed class LightningAttention : torch.autograd.MultiTensorFunction<Li
     /// tensor, and copies it otherwise; <see cref="BackwardGuard"/> holds what it returns. The view's backward pass
     /// makes a new tensor of the same memory.
     /// </summary>
-    private static Tensor Aliased(Tensor tensor) =>
+    internal static Tensor Aliased(Tensor tensor) =>
         tensor.requires_grad && tensor.is_leaf ? tensor.view_as(tensor) : tensor;
 
     private static Inputs Wanted(Tensor tensor, Inputs input) => tensor.requires_grad ? input : Inputs.None;

@@ -36,7 +36,7 @@ internal readonly record struct Gradients(Tensor? Q, Tensor? K, Tensor? V, Tenso
 /// state type. Every method is to be called inside a dispose scope, which roots the temporaries during the call and
 /// frees them after it, and with gradient recording off.
 /// </summary>
-internal static unsafe class Kernels
+internal static unsafe partial class Kernels
 {
     /// <summary>torch's CPU allocator aligns to less than the ABI asks of a workspace.</summary>
     private const long WorkspaceAlignment = 256;

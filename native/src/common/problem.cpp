@@ -53,6 +53,15 @@ Status check_pointer(const char* name, const void* data, int64_t elements) {
                  static_cast<long long>(elements));
 }
 
+// What a packed batch has no place for.
+Status check_absent(const char* name, const void* data) {
+    if (data == nullptr) return ok();
+    return error(LATTN_INVALID_ARGUMENT,
+                 "%s.data must be NULL with cu_seqlens: the states of a packed batch are in "
+                 "its pool",
+                 name);
+}
+
 Status check_index_dtype(const char* name, const void* data, lattn_dtype dtype) {
     if (data == nullptr || dtype == LATTN_INT32 || dtype == LATTN_INT64) return ok();
     return error(LATTN_INVALID_ARGUMENT, "%s = %d (%s) must be int32 or int64", name, dtype, dtype_name(dtype));
@@ -63,10 +72,41 @@ template <typename Params>
 Status check_inputs(const Params& params) {
     const lattn_problem& p = params.problem;
     LATTN_RETURN_IF_ERROR(check_problem(p));
-    LATTN_RETURN_IF_ERROR(check_pointer("q", params.q.data, p.batch * p.tokens));
-    LATTN_RETURN_IF_ERROR(check_pointer("k", params.k.data, p.batch * p.tokens));
-    LATTN_RETURN_IF_ERROR(check_pointer("v", params.v.data, p.batch * p.tokens));
-    return check_pointer("decay_rate", params.decay_rate, p.batch * p.tokens);
+    const int64_t rows = stored_batch(p) * p.tokens;
+    LATTN_RETURN_IF_ERROR(check_pointer("q", params.q.data, rows));
+    LATTN_RETURN_IF_ERROR(check_pointer("k", params.k.data, rows));
+    LATTN_RETURN_IF_ERROR(check_pointer("v", params.v.data, rows));
+    LATTN_RETURN_IF_ERROR(check_pointer("decay_rate", params.decay_rate, rows));
+    return is_packed(p) ? check_absent("history", params.history.data) : ok();
+}
+
+Status check_index_dtype(const char* name, lattn_dtype dtype) {
+    if (dtype == LATTN_INT32 || dtype == LATTN_INT64) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "%s = %d (%s) must be int32 or int64", name, dtype, dtype_name(dtype));
+}
+
+Status check_state_dtype(const char* name, lattn_dtype state_dtype, lattn_dtype dtype) {
+    LATTN_RETURN_IF_ERROR(check_dtype(name, state_dtype));
+    if ((dtype == LATTN_FLOAT64) == (state_dtype == LATTN_FLOAT64)) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "%s = %s does not go with dtype = %s: float64 only with float64", name,
+                 dtype_name(state_dtype), dtype_name(dtype));
+}
+
+Status check_pool(const lattn_pool& pool, const lattn_problem& problem) {
+    if (pool.states.data == nullptr) {
+        if (pool.slots == nullptr && pool.has_initial == nullptr && pool.slot_count == 0) return ok();
+        return error(LATTN_INVALID_ARGUMENT, "pool.states.data is NULL, but the pool's other fields are set");
+    }
+    if (!is_packed(problem))
+        return error(LATTN_INVALID_ARGUMENT,
+                     "pool.states.data is set, but cu_seqlens is NULL: a pool holds the states "
+                     "of a packed batch");
+    LATTN_RETURN_IF_ERROR(check_state_dtype("pool.state_dtype", pool.state_dtype, problem.dtype));
+    LATTN_RETURN_IF_ERROR(check_at_least("pool.slot_count", pool.slot_count, 0));
+    if (pool.slots != nullptr) return check_index_dtype("pool.slot_dtype", pool.slot_dtype);
+    if (pool.slot_count >= problem.batch) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "pool.slot_count = %lld is less than batch = %lld and pool.slots is NULL",
+                 static_cast<long long>(pool.slot_count), static_cast<long long>(problem.batch));
 }
 
 } // namespace
@@ -80,6 +120,12 @@ Status check_problem(const lattn_problem& problem) {
     if (problem.block_size <= 0 || problem.block_size % 64 != 0)
         return error(LATTN_INVALID_ARGUMENT, "block_size = %lld must be a positive multiple of 64",
                      static_cast<long long>(problem.block_size));
+    if (is_packed(problem)) {
+        LATTN_RETURN_IF_ERROR(check_index_dtype("cu_seqlens_dtype", problem.cu_seqlens_dtype));
+        if (problem.state_count != 1)
+            return error(LATTN_INVALID_ARGUMENT, "state_count = %lld must be 1 with cu_seqlens",
+                         static_cast<long long>(problem.state_count));
+    }
     const int64_t all_states = block_count(problem) + 1;
     if (problem.state_count != 1 && problem.state_count != all_states)
         return error(LATTN_INVALID_ARGUMENT,
@@ -102,12 +148,17 @@ Status check_allow_tf32(int32_t allow_tf32) {
 Status check_forward(const lattn_forward_params& params) {
     LATTN_RETURN_IF_ERROR(check_struct_size("lattn_forward_params", params.struct_size, sizeof(params)));
     LATTN_RETURN_IF_ERROR(check_inputs(params));
-    return check_pointer("output", params.output.data, params.problem.batch * params.problem.tokens);
+    if (is_packed(params.problem)) LATTN_RETURN_IF_ERROR(check_absent("states", params.states.data));
+    LATTN_RETURN_IF_ERROR(check_pool(params.pool, params.problem));
+    return check_pointer("output", params.output.data, stored_batch(params.problem) * params.problem.tokens);
 }
 
 Status check_backward(const lattn_backward_params& params) {
     LATTN_RETURN_IF_ERROR(check_struct_size("lattn_backward_params", params.struct_size, sizeof(params)));
-    return check_inputs(params);
+    LATTN_RETURN_IF_ERROR(check_inputs(params));
+    if (!is_packed(params.problem)) return ok();
+    LATTN_RETURN_IF_ERROR(check_absent("grad_states", params.grad_states.data));
+    return check_absent("grad_history", params.grad_history.data);
 }
 
 Status check_decode(const lattn_decode_params& params) {

@@ -19,6 +19,16 @@ inline bool has_block_states(const lattn_problem& problem) {
     return problem.state_count > 1;
 }
 
+// Whether the tensors hold sequences of different lengths one after the other, [1, H, T, X].
+inline bool is_packed(const lattn_problem& problem) {
+    return problem.cu_seqlens != nullptr;
+}
+
+// The batch axis of q, k, v, output and their gradients.
+inline int64_t stored_batch(const lattn_problem& problem) {
+    return is_packed(problem) ? 1 : problem.batch;
+}
+
 // Sizes, types and placement of a problem, independent of the device's own limits.
 Status check_problem(const lattn_problem& problem);
 Status check_allow_tf32(int32_t allow_tf32);

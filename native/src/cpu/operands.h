@@ -4,6 +4,7 @@
 #include "common/dtype.h"
 #include "common/problem.h"
 #include "cpu/scan.h"
+#include "cpu/sequences.h"
 
 namespace lattn::cpu {
 
@@ -20,11 +21,15 @@ inline void* row_data(const lattn_view& view, int64_t batch, int64_t head, int64
     return offset(view.data, batch * view.stride_b + head * view.stride_h + column, dtype);
 }
 
-// The rows of heads head, head + 1, ... of one batch entry, as members `stride_member` elements apart, from `column`
-// on.
-inline Rows rows_of(const lattn_view& view, int64_t batch, int64_t head, int64_t stride_member, int64_t column,
-                    lattn_dtype dtype) {
-    return {row_data(view, batch, head, column, dtype), stride_member, view.stride_n};
+inline void* row_data(const lattn_view& view, const Sequence& sequence, int64_t head, int64_t column,
+                      lattn_dtype dtype) {
+    return offset(row_data(view, sequence.entry, head, column, dtype), sequence.first * view.stride_n, dtype);
+}
+
+// The rows of heads head, head + 1, ... of a sequence, as members `stride_member` elements apart, from `column` on.
+inline Rows rows_of(const lattn_view& view, const Sequence& sequence, int64_t head, int64_t stride_member,
+                    int64_t column, lattn_dtype dtype) {
+    return {row_data(view, sequence, head, column, dtype), stride_member, view.stride_n};
 }
 
 // Which axis of a [D, E] state is the K axis of the scan; `column` is the first of its L axis.
@@ -39,6 +44,7 @@ inline States states_of(const lattn_states_view& view, int64_t batch, int64_t he
     states.stride_column = layout == StateLayout::kKeyByValue ? view.stride_e : view.stride_d;
     const int64_t elements = batch * view.stride_b + head * view.stride_h + block * view.stride_block;
     states.data = offset(view.data, elements + column * states.stride_column, dtype);
+    states.dtype = dtype;
     return states;
 }
 

@@ -14,6 +14,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "lightning_attn.h"
+
 namespace lattn::cpu {
 
 // Divides 64, so that every state block ends with a chunk.
@@ -29,9 +31,11 @@ struct Rows {
     int64_t stride_token = 0;
 };
 
-// States [members, blocks, K, L] of any strides. data NULL: absent.
+// States [members, blocks, K, L] of any strides. data NULL: absent. Of the arithmetic type, but for the initial and the
+// final ones, which may have 16 bits.
 struct States {
     void* data = nullptr;
+    lattn_dtype dtype = 0;
     int64_t stride_member = 0;
     int64_t stride_block = 0;
     int64_t stride_row = 0;

@@ -57,9 +57,9 @@ Workspace plan_workspace(const lattn_backward_params& params) {
         plan.decay_partial =
             plan.take(static_cast<uint64_t>(problem.heads_v * decay_partials_per_head(problem)) * sizeof(double));
     if (is_grouped(problem) && (params.grad_q.data != nullptr || params.grad_k.data != nullptr))
-        plan.head_partial =
-            plan.take(static_cast<uint64_t>(problem.batch * problem.heads_v * problem.tokens * problem.head_dim_qk) *
-                      sizeof(float));
+        plan.head_partial = plan.take(
+            static_cast<uint64_t>(stored_batch(problem) * problem.heads_v * problem.tokens * problem.head_dim_qk) *
+            sizeof(float));
     return plan;
 }
 
@@ -192,7 +192,7 @@ private:
         GroupSumParams sum{};
         sum.partial = workspace<const float>(plan_.head_partial);
         sum.out = output_view(grad, problem_, problem_.heads_qk, static_cast<int64_t>(dtype_bytes(problem_.dtype)));
-        sum.rows = problem_.batch * problem_.heads_qk * problem_.tokens;
+        sum.rows = stored_batch(problem_) * problem_.heads_qk * problem_.tokens;
         sum.tokens = problem_.tokens;
         sum.heads_qk = static_cast<int32_t>(problem_.heads_qk);
         sum.group = static_cast<int32_t>(problem_.heads_v / problem_.heads_qk);
@@ -211,6 +211,7 @@ private:
         grad.k = input(k());
         grad.v = input(v());
         grad.grad_output = input(grad_output());
+        grad.packed = packed_batch(problem_, nullptr);
         grad.decay_rate = static_cast<const float*>(params_.decay_rate);
         grad.initial = state_view(params_.history);
         grad.final_grad = final_grad();

@@ -17,6 +17,7 @@ ScanCall scan_of(const lattn_forward_params& params) {
                   params.workspace,
                   params.workspace_bytes,
                   static_cast<CUstream>(params.stream)};
+    if (params.pool.states.data != nullptr) call.pool = &params.pool;
     call.initial = state_view(params.history);
     if (params.states.data != nullptr) {
         call.final = states_view(params.states, problem.state_count - 1);

@@ -1,8 +1,11 @@
 #include "cuda/scan_call.h"
 
 #include "common/dtype.h"
+#include "common/problem.h"
 #include "cuda/host/views.h"
+#include "cuda/packed/clear_padding_launch.h"
 #include "cuda/scan/scan_launch.h"
+#include "cuda/segmented_scan/packed_scan_launch.h"
 #include "cuda/segmented_scan/segmented_scan_launch.h"
 
 namespace lattn::cuda {
@@ -15,9 +18,10 @@ constexpr int kNone = -1;
 Status choose_segmented_scan(const Device& device, const ScanCall& call, int& kernel) {
     kernel = kNone;
     if (call.problem.cuda_path == LATTN_CUDA_PATH_GENERAL) return ok();
-    if (call.problem.cuda_path == LATTN_CUDA_PATH_HOPPER) return check_segmented_scan(device, call, kernel);
+    const auto check = is_packed(call.problem) ? check_packed_scan : check_segmented_scan;
+    if (call.problem.cuda_path == LATTN_CUDA_PATH_HOPPER) return check(device, call, kernel);
     const LastErrorKept kept;
-    if (check_segmented_scan(device, call, kernel).code != LATTN_OK) kernel = kNone;
+    if (check(device, call, kernel).code != LATTN_OK) kernel = kNone;
     return ok();
 }
 
@@ -36,6 +40,7 @@ Status run_general_scan(Device& device, const ScanCall& call) {
     scan.final = call.final;
     scan.block_states = call.block_states;
     scan.block_grads = call.block_grads;
+    scan.packed = packed_batch(problem, call.pool);
     if (call.backwards) {
         scan.backwards = 1;
         scan.shift = 0;
@@ -50,7 +55,11 @@ Status run_general_scan(Device& device, const ScanCall& call) {
 Status scan_workspace_bytes(const Device& device, const ScanCall& call, uint64_t& bytes) {
     int kernel = kNone;
     LATTN_RETURN_IF_ERROR(choose_segmented_scan(device, call, kernel));
-    bytes = kernel != kNone ? segmented_scan_workspace_bytes(device, call, kernel) : 0;
+    if (kernel == kNone)
+        bytes = 0;
+    else
+        bytes = is_packed(call.problem) ? packed_scan_workspace_bytes(device, call, kernel)
+                                        : segmented_scan_workspace_bytes(device, call, kernel);
     return ok();
 }
 
@@ -61,7 +70,10 @@ Status run_scans(Device& device, const std::vector<ScanCall>& calls) {
         int kernel = kNone;
         LATTN_RETURN_IF_ERROR(choose_segmented_scan(device, call, kernel));
         if (kernel == kNone) {
+            if (is_packed(call.problem)) LATTN_RETURN_IF_ERROR(clear_padding(device, call));
             LATTN_RETURN_IF_ERROR(run_general_scan(device, call));
+        } else if (is_packed(call.problem)) {
+            LATTN_RETURN_IF_ERROR(launch_packed_scan(device, call, kernel));
         } else {
             segmented.push_back(call);
             kernels.push_back(kernel);

@@ -109,6 +109,10 @@ void Mirror::relocate_inputs(Params& params) const {
 
 void Mirror::forward(lattn_forward_params params) {
     relocate_inputs(params);
+    params.problem.cu_seqlens = at(params.problem.cu_seqlens);
+    params.pool.states.data = at(params.pool.states.data);
+    params.pool.slots = at(params.pool.slots);
+    params.pool.has_initial = static_cast<const uint8_t*>(at(params.pool.has_initial));
     params.history.data = at(params.history.data);
     params.output.data = at(params.output.data);
     params.states.data = at(params.states.data);
@@ -120,6 +124,7 @@ void Mirror::forward(lattn_forward_params params) {
 
 void Mirror::backward(lattn_backward_params params) {
     relocate_inputs(params);
+    params.problem.cu_seqlens = at(params.problem.cu_seqlens);
     params.history.data = at(params.history.data);
     params.grad_states.data = at(params.grad_states.data);
     for (lattn_view* view : {&params.grad_output, &params.grad_q, &params.grad_k, &params.grad_v})

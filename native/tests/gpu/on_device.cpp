@@ -16,6 +16,8 @@ std::string name_of(const Target& target) {
     std::string name = target.device == LATTN_CUDA ? "cuda_" : "cpu_";
     name += name_of(target.dtype);
     if (target.allow_tf32) name += "_tf32";
+    if (target.device == LATTN_CUDA && target.cuda_path == LATTN_CUDA_PATH_GENERAL) name += "_general";
+    if (target.device == LATTN_CUDA && target.cuda_path == LATTN_CUDA_PATH_HOPPER) name += "_hopper";
     return target.state_dtype == LATTN_FLOAT32 ? name : name + "_state_" + name_of(target.state_dtype);
 }
 

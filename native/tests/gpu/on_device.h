@@ -15,6 +15,7 @@ struct Target {
     lattn_dtype dtype;
     lattn_dtype state_dtype = LATTN_FLOAT32; // of decode
     bool allow_tf32 = false;
+    lattn_cuda_path cuda_path = LATTN_CUDA_PATH_AUTOMATIC;
 };
 
 // "cuda_bfloat16"; gtest's filter *cuda_* leaves the CPU out.

@@ -65,6 +65,14 @@ inline float __uint_as_float(unsigned value) {
     return std::bit_cast<float>(value);
 }
 
+// Threads take turns at synchronisation only.
+template <typename T, typename Value>
+T atomicAdd(T* address, Value value) {
+    const T old = *address;
+    *address = static_cast<T>(old + value);
+    return old;
+}
+
 template <typename T>
 T __ldg(const T* pointer) {
     return *pointer;

@@ -115,7 +115,7 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
         if (params.combined) {
             config.blocks = sequences * Config::kStateFloats / Config::kCombineThreads;
             config.threads = Config::kCombineThreads;
-            emulator::run(config, [&](char*) { cuda::combine_segments<kRowDim>(params); });
+            emulator::run(config, [&](char*) { cuda::CombineSegments<kRowDim>::run(params); });
         }
     }
     // Some CTAs have more than one job.

@@ -15,7 +15,7 @@ struct DecayGradConfig {
     static constexpr int kStages = 2;
 
     static constexpr std::size_t kStageBytes = std::size_t{kElementBytes} * kChunk * 4 * kLd; // q, k, v, do
-    static constexpr std::size_t kTableBytes = sizeof(float) * 3 * (kChunk + 8);
+    static constexpr std::size_t kTableBytes = sizeof(float) * 3 * (kChunk + 8) + 32;         // weights, which tokens
     static constexpr std::size_t kSharedBytes = kStages * kStageBytes + kTableBytes + sizeof(double) * kWarps;
     static_assert(kSharedBytes <= 99 * 1024);
 };

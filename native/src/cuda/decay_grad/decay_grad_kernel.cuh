@@ -11,6 +11,7 @@
 
 #include "decay_grad/decay_grad_config.h"
 #include "decay_grad/decay_grad_params.h"
+#include "packed/sequence.cuh"
 #include "ptx/dynamic_shared.cuh"
 #include "ptx/opaque.cuh"
 #include "tile/decay.cuh"
@@ -45,6 +46,7 @@ struct DecayGrad {
         float state_weight[kChunk + 8];   // g^(m-1-j)
         float tangent_weight[kChunk + 8]; // -(m-1-j) g^(m-1-j)
         double warp_sum[Config::kWarps];
+        Sequence sequence;
     };
     static_assert(sizeof(Shared) <= Config::kSharedBytes);
 
@@ -73,7 +75,8 @@ struct DecayGrad {
         return job;
     }
 
-    // The chunk that begins at token `begin`: columns first_column .. first_column + columns - 1 of one tensor.
+    // The chunk that begins at token `begin` of the tensors: columns first_column .. first_column + columns - 1 of one
+    // tensor.
     __device__ static void load_columns(T* tile, const TensorView& view, const Job& job, int64_t begin, int tokens,
                                         int first_column, int columns) {
         const T* source = static_cast<const T*>(view.data) + int64_t{job.batch} * view.stride_b +
@@ -82,9 +85,14 @@ struct DecayGrad {
                                                        view.vector_aligned);
     }
 
-    __device__ static void load_stage(const DecayGradParams& p, int64_t begin, Stage& stage) {
+    __device__ static int chunk_tokens(const Sequence& sequence, int64_t index) {
+        return static_cast<int>(min(static_cast<int64_t>(kChunk), sequence.tokens - index * kChunk));
+    }
+
+    __device__ static void load_stage(const DecayGradParams& p, const Sequence& sequence, int64_t index, Stage& stage) {
         const Job job = make_job(p);
-        const int tokens = static_cast<int>(min(static_cast<int64_t>(kChunk), p.tokens - begin));
+        const int tokens = chunk_tokens(sequence, index);
+        const int64_t begin = sequence.first + index * kChunk;
         load_columns(stage.q, p.q, job, begin, tokens, job.row_begin, job.row_cols);
         load_columns(stage.k, p.k, job, begin, tokens, job.row_begin, job.row_cols);
         load_columns(stage.v, p.v, job, begin, tokens, job.value_begin, job.value_cols);
@@ -226,23 +234,26 @@ struct DecayGrad {
     __device__ static void run(const DecayGradParams& p) {
         LATTN_DYNAMIC_SHARED(shared_memory);
         Shared& shared = *reinterpret_cast<Shared*>(shared_memory);
-        const int64_t chunks = (p.tokens + kChunk - 1) / kChunk;
+        const Sequence& sequence = shared.sequence;
+        if (threadIdx.x == 0) shared.sequence = sequence_of(p.packed, p.tokens, make_job(p).batch);
+        __syncthreads(); // the sequence is visible
+        const int64_t chunks = (sequence.tokens + kChunk - 1) / kChunk;
 
         State s = {};
         State r = {};
         double sum = 0.0;
         if (p.initial.data != nullptr)
             for_each_element(state_slice(p, p.initial, 0), s, [](float& value, float element) { value = element; });
-        if (chunks > 0) load_stage(p, 0, shared.stage[0]);
+        if (chunks > 0) load_stage(p, sequence, 0, shared.stage[0]);
         if (chunks > 0) fill_powers<Config::kThreads>(shared.power, kChunk + 1, p.decay_rate[make_job(p).head]);
 
         for (int64_t index = 0; index < chunks; ++index) {
             const int64_t begin = index * kChunk;
-            const int tokens = static_cast<int>(min(static_cast<int64_t>(kChunk), p.tokens - begin));
+            const int tokens = chunk_tokens(sequence, index);
             const Stage& stage = shared.stage[index % 2];
             ptx::cp_async_wait<0>();
             __syncthreads(); // the chunk and the powers are visible; the other stage is free
-            if (index + 1 < chunks) load_stage(p, begin + kChunk, shared.stage[(index + 1) % 2]);
+            if (index + 1 < chunks) load_stage(p, sequence, index + 1, shared.stage[(index + 1) % 2]);
             fill_weights(tokens, shared);
 
             if (p.block_grads.data != nullptr && begin % p.block_size == 0)

@@ -20,6 +20,7 @@ struct DecayGradParams {
     StateView block_grads;   // [B, H, blocks, D, E]: gradient of the state before each block; data NULL: none
     StateView final_grad;    // [B, H, D, E]; data NULL: none
     double* partial;         // [H, B, row_slices, value_slices], written
+    PackedBatch packed;      // with it tensors are [1, H, T, ..]
     int64_t batch;
     int64_t tokens;
     int64_t block_size;

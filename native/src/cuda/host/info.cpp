@@ -21,11 +21,11 @@ Status describe(const lattn_support_query& query, const char*& name) {
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(query.device_index, device));
     if (scans && query.cuda_path == LATTN_CUDA_PATH_HOPPER) {
-        LATTN_RETURN_IF_ERROR(find_segmented_scan(*device, query.dtype, row_dim, kernel));
+        LATTN_RETURN_IF_ERROR(find_segmented_scan(*device, Operation::kSegmentedScan, query.dtype, row_dim, kernel));
     } else if (scans && query.cuda_path == LATTN_CUDA_PATH_AUTOMATIC) {
         const LastErrorKept kept;
         int segmented = 0;
-        if (find_segmented_scan(*device, query.dtype, row_dim, segmented).code == LATTN_OK) kernel = segmented;
+        if (find_segmented_scan(*device, Operation::kSegmentedScan, query.dtype, row_dim, segmented).code == LATTN_OK) kernel = segmented;
     }
     name = kernel_at(kernel).name;
     return ok();

@@ -4,9 +4,11 @@
 #include "cuda/decay_grad/decay_grad_config.h"
 #include "cuda/decode/decode_params.h"
 #include "cuda/group_sum/group_sum_params.h"
+#include "cuda/packed/clear_padding_params.h"
 #include "cuda/scan/scan_config.h"
 #include "cuda/scan/scan_params.h"
 #include "cuda/segmented_scan/segmented_scan_config.h"
+#include "cuda/segmented_scan/sequence_table_params.h"
 
 #define LATTN_DECLARE_FATBIN(stem)                    \
     extern const unsigned char lattn_fatbin_##stem[]; \
@@ -19,8 +21,12 @@ LATTN_DECLARE_FATBIN(scan_fp32)
 LATTN_DECLARE_FATBIN(scan_tf32)
 LATTN_DECLARE_FATBIN(segmented_scan_bf16_sm90a)
 LATTN_DECLARE_FATBIN(segmented_scan_fp16_sm90a)
+LATTN_DECLARE_FATBIN(packed_scan_bf16_sm90a)
+LATTN_DECLARE_FATBIN(packed_scan_fp16_sm90a)
+LATTN_DECLARE_FATBIN(sequence_table_sm90a)
 LATTN_DECLARE_FATBIN(decay_grad)
 LATTN_DECLARE_FATBIN(group_sum)
+LATTN_DECLARE_FATBIN(clear_padding)
 LATTN_DECLARE_FATBIN(decode)
 }
 
@@ -34,8 +40,12 @@ enum ModuleIndex {
     kScanTf32,
     kSegmentedScanBf16,
     kSegmentedScanFp16,
+    kPackedScanBf16,
+    kPackedScanFp16,
+    kSequenceTableModule,
     kDecayGradModule,
     kGroupSumModule,
+    kClearPaddingModule,
     kDecodeModule
 };
 
@@ -48,8 +58,12 @@ const Module modules[kModuleCount] = {LATTN_MODULE(scan_bf16),
                                       LATTN_MODULE(scan_tf32),
                                       LATTN_MODULE(segmented_scan_bf16_sm90a),
                                       LATTN_MODULE(segmented_scan_fp16_sm90a),
+                                      LATTN_MODULE(packed_scan_bf16_sm90a),
+                                      LATTN_MODULE(packed_scan_fp16_sm90a),
+                                      LATTN_MODULE(sequence_table_sm90a),
                                       LATTN_MODULE(decay_grad),
                                       LATTN_MODULE(group_sum),
+                                      LATTN_MODULE(clear_padding),
                                       LATTN_MODULE(decode)};
 
 // element_bytes, score_bytes: as the kernels' Operand<T> has them.
@@ -65,9 +79,10 @@ constexpr Kernel scan_tf32(const char* name) {
 }
 
 template <int kRowDim>
-constexpr Kernel segmented_scan(lattn_dtype dtype, const char* name, ModuleIndex module) {
+constexpr Kernel segmented_scan(lattn_dtype dtype, const char* name, ModuleIndex module,
+                                Operation operation = Operation::kSegmentedScan) {
     using Config = SegmentedScanConfig<kRowDim>;
-    return {Operation::kSegmentedScan,
+    return {operation,
             dtype,
             0,
             kRowDim,
@@ -78,14 +93,16 @@ constexpr Kernel segmented_scan(lattn_dtype dtype, const char* name, ModuleIndex
 }
 
 template <int kRowDim>
-constexpr Kernel combine_segments(lattn_dtype dtype, const char* name, ModuleIndex module) {
-    return {
-        Operation::kCombineSegments, dtype, 0, kRowDim, name, module, SegmentedScanConfig<kRowDim>::kCombineThreads, 0};
+constexpr Kernel combine_segments(lattn_dtype dtype, const char* name, ModuleIndex module,
+                                  Operation operation = Operation::kCombineSegments) {
+    return {operation, dtype, 0, kRowDim, name, module, SegmentedScanConfig<kRowDim>::kCombineThreads, 0};
 }
 
 template <int kSide>
-constexpr Kernel segment_sums(lattn_dtype dtype, const char* name, ModuleIndex module) {
-    return {kSide == 1 ? Operation::kSegmentSums : Operation::kWideSegmentSums,
+constexpr Kernel segment_sums(lattn_dtype dtype, const char* name, ModuleIndex module,
+                              Operation operation = kSide == 1 ? Operation::kSegmentSums
+                                                               : Operation::kWideSegmentSums) {
+    return {operation,
             dtype,
             0,
             0,
@@ -161,6 +178,21 @@ constexpr Kernel kernels[] = {
     combine_segments<128>(LATTN_FLOAT16, "lattn_combine_segments_fp16_d128", kSegmentedScanFp16),
     combine_segments<192>(LATTN_FLOAT16, "lattn_combine_segments_fp16_d192", kSegmentedScanFp16),
     combine_segments<256>(LATTN_FLOAT16, "lattn_combine_segments_fp16_d256", kSegmentedScanFp16),
+    segmented_scan<64>(LATTN_BFLOAT16, "lattn_packed_scan_bf16_d64", kPackedScanBf16, Operation::kPackedScan),
+    segmented_scan<128>(LATTN_BFLOAT16, "lattn_packed_scan_bf16_d128", kPackedScanBf16, Operation::kPackedScan),
+    segmented_scan<192>(LATTN_BFLOAT16, "lattn_packed_scan_bf16_d192", kPackedScanBf16, Operation::kPackedScan),
+    segmented_scan<256>(LATTN_BFLOAT16, "lattn_packed_scan_bf16_d256", kPackedScanBf16, Operation::kPackedScan),
+    segmented_scan<192>(LATTN_FLOAT16, "lattn_packed_scan_fp16_d192", kPackedScanFp16, Operation::kPackedScan),
+    segmented_scan<256>(LATTN_FLOAT16, "lattn_packed_scan_fp16_d256", kPackedScanFp16, Operation::kPackedScan),
+    combine_segments<64>(LATTN_BFLOAT16, "lattn_combine_packed_bf16_d64", kPackedScanBf16, Operation::kCombinePacked),
+    combine_segments<128>(LATTN_BFLOAT16, "lattn_combine_packed_bf16_d128", kPackedScanBf16, Operation::kCombinePacked),
+    combine_segments<192>(LATTN_BFLOAT16, "lattn_combine_packed_bf16_d192", kPackedScanBf16, Operation::kCombinePacked),
+    combine_segments<256>(LATTN_BFLOAT16, "lattn_combine_packed_bf16_d256", kPackedScanBf16, Operation::kCombinePacked),
+    combine_segments<192>(LATTN_FLOAT16, "lattn_combine_packed_fp16_d192", kPackedScanFp16, Operation::kCombinePacked),
+    combine_segments<256>(LATTN_FLOAT16, "lattn_combine_packed_fp16_d256", kPackedScanFp16, Operation::kCombinePacked),
+    segment_sums<1>(LATTN_BFLOAT16, "lattn_packed_sums_bf16", kPackedScanBf16, Operation::kPackedSums),
+    segment_sums<1>(LATTN_FLOAT16, "lattn_packed_sums_fp16", kPackedScanFp16, Operation::kPackedSums),
+    {Operation::kSequenceTable, 0, 0, 0, "lattn_sequence_table", kSequenceTableModule, kSequenceTableThreads, 0},
     decay_grad<2>(LATTN_BFLOAT16, "lattn_decay_grad_bf16"),
     decay_grad<2>(LATTN_FLOAT16, "lattn_decay_grad_fp16"),
     decay_grad<4>(LATTN_FLOAT32, "lattn_decay_grad_fp32"),
@@ -168,6 +200,7 @@ constexpr Kernel kernels[] = {
     group_sum(LATTN_BFLOAT16, "lattn_group_sum_bf16"),
     group_sum(LATTN_FLOAT16, "lattn_group_sum_fp16"),
     group_sum(LATTN_FLOAT32, "lattn_group_sum_fp32"),
+    {Operation::kClearPadding, 0, 0, 0, "lattn_clear_padding", kClearPaddingModule, kClearPaddingThreads, 0},
     LATTN_DECODE(LATTN_BFLOAT16, LATTN_FLOAT32, "bf16_state_fp32"),
     LATTN_DECODE(LATTN_BFLOAT16, LATTN_BFLOAT16, "bf16_state_bf16"),
     LATTN_DECODE(LATTN_BFLOAT16, LATTN_FLOAT16, "bf16_state_fp16"),

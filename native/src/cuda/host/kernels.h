@@ -18,9 +18,14 @@ enum class Operation {
     kSegmentSums,
     kWideSegmentSums,
     kCombineSegments,
+    kPackedScan,
+    kPackedSums,
+    kCombinePacked,
+    kSequenceTable,
     kDecayGrad,
     kDecayGradReduce,
     kGroupSum,
+    kClearPadding,
     kDecode,
     kDecodeDraft
 };
@@ -36,8 +41,8 @@ struct Kernel {
     int shared_bytes;
 };
 
-constexpr int kModuleCount = 9;
-constexpr int kKernelCount = 79;
+constexpr int kModuleCount = 13;
+constexpr int kKernelCount = 95;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);

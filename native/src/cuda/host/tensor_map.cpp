@@ -32,7 +32,7 @@ Status check_boxed(const lattn_problem& problem, const BoxedView& tensor) {
                      static_cast<long long>(problem.tokens));
     LATTN_RETURN_IF_ERROR(check_stride(tensor, "tokens", problem.tokens, tensor.view.stride_n, false));
     LATTN_RETURN_IF_ERROR(check_stride(tensor, "heads", tensor.heads, tensor.view.stride_h, true));
-    return check_stride(tensor, "batch", problem.batch, tensor.view.stride_b, true);
+    return check_stride(tensor, "batch", stored_batch(problem), tensor.view.stride_b, true);
 }
 
 Status encode_boxed(const Driver& driver, const lattn_problem& problem, const BoxedView& tensor, uint32_t tokens,
@@ -40,7 +40,7 @@ Status encode_boxed(const Driver& driver, const lattn_problem& problem, const Bo
     const auto repeats = [](int64_t size, int64_t stride) { return size <= 1 || stride == 0; };
     boxed.heads_per_head = static_cast<int32_t>(problem.heads_v / tensor.heads);
     boxed.repeats_heads = repeats(tensor.heads, tensor.view.stride_h);
-    boxed.repeats_batch = repeats(problem.batch, tensor.view.stride_b);
+    boxed.repeats_batch = repeats(stored_batch(problem), tensor.view.stride_b);
 
     const int64_t row_bytes = ceil_div(tensor.columns * kElementBytes, kAlignment) * kAlignment;
     const auto stride_bytes = [&](int64_t size, int64_t stride) {
@@ -49,10 +49,10 @@ Status encode_boxed(const Driver& driver, const lattn_problem& problem, const Bo
     const auto size_of = [](int64_t size, bool repeated) { return static_cast<cuuint64_t>(repeated ? 1 : size); };
     const cuuint64_t sizes[4] = {static_cast<cuuint64_t>(tensor.columns), static_cast<cuuint64_t>(problem.tokens),
                                  size_of(tensor.heads, boxed.repeats_heads),
-                                 size_of(problem.batch, boxed.repeats_batch)};
+                                 size_of(stored_batch(problem), boxed.repeats_batch)};
     const cuuint64_t strides[3] = {stride_bytes(problem.tokens, tensor.view.stride_n),
                                    stride_bytes(tensor.heads, tensor.view.stride_h),
-                                   stride_bytes(problem.batch, tensor.view.stride_b)};
+                                   stride_bytes(stored_batch(problem), tensor.view.stride_b)};
     const cuuint32_t box[4] = {kBoxColumns, tokens, 1, 1};
     const cuuint32_t steps[4] = {1, 1, 1, 1};
 

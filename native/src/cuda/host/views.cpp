@@ -15,9 +15,20 @@ namespace {
 
 TensorView make_view(const lattn_view& view, const lattn_problem& problem, int64_t heads, int64_t element_bytes,
                      int64_t bytes) {
-    const bool aligned = rows_aligned(view, problem.batch, heads, problem.tokens, element_bytes, bytes);
-    return {view.data, view.stride_b, view.stride_h, view.stride_n, static_cast<int32_t>(problem.heads_v / heads),
-            aligned};
+    const bool aligned = rows_aligned(view, stored_batch(problem), heads, problem.tokens, element_bytes, bytes);
+    return {view.data,     is_packed(problem) ? 0 : view.stride_b,        view.stride_h,
+            view.stride_n, static_cast<int32_t>(problem.heads_v / heads), aligned};
+}
+
+PoolType pool_type(lattn_dtype dtype) {
+    switch (dtype) {
+        case LATTN_BFLOAT16:
+            return kPoolBfloat16;
+        case LATTN_FLOAT16:
+            return kPoolFloat16;
+        default:
+            return kPoolFloat32;
+    }
 }
 
 } // namespace
@@ -28,6 +39,25 @@ TensorView input_view(const lattn_view& view, const lattn_problem& problem, int6
 
 TensorView output_view(const lattn_view& view, const lattn_problem& problem, int64_t heads, int64_t element_bytes) {
     return make_view(view, problem, heads, element_bytes, 2 * element_bytes);
+}
+
+PackedBatch packed_batch(const lattn_problem& problem, const lattn_pool* pool) {
+    PackedBatch packed{};
+    packed.offsets = problem.cu_seqlens;
+    packed.offsets_are_int64 = problem.cu_seqlens_dtype == LATTN_INT64;
+    packed.sequences = problem.batch;
+    if (pool == nullptr) return packed;
+    packed.pool = pool->states.data;
+    packed.pool_type = pool_type(pool->state_dtype);
+    packed.slots = pool->slots;
+    packed.slots_are_int64 = pool->slot_dtype == LATTN_INT64;
+    packed.has_initial = pool->has_initial;
+    packed.slot_count = pool->slot_count;
+    packed.stride_slot = pool->states.stride_b;
+    packed.stride_h = pool->states.stride_h;
+    packed.stride_row = pool->states.stride_d;
+    packed.stride_column = pool->states.stride_e;
+    return packed;
 }
 
 StateView state_view(const lattn_state_view& view) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/problem.h"
+#include "cuda/packed/packed_batch.h"
 #include "cuda/scan/scan_params.h"
 
 namespace lattn::cuda {
@@ -18,6 +19,9 @@ TensorView input_view(const lattn_view& view, const lattn_problem& problem, int6
 
 // A view of elements of `element_bytes` that the kernels store in pairs where they can.
 TensorView output_view(const lattn_view& view, const lattn_problem& problem, int64_t heads, int64_t element_bytes);
+
+// The packed batch of a call; pool NULL: none. For other problems its offsets are NULL.
+PackedBatch packed_batch(const lattn_problem& problem, const lattn_pool* pool);
 
 StateView state_view(const lattn_state_view& view);
 

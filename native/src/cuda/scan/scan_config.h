@@ -24,7 +24,8 @@ struct ScanConfig {
     // One stage holds the chunk's a, b and c.
     static constexpr std::size_t kStageBytes = std::size_t{kElementBytes} * kChunk * (2 * kRowLd + kValueLd);
     static constexpr std::size_t kScoreTileBytes = std::size_t{kScoreBytes} * kChunk * kScoreLd;
-    static constexpr std::size_t kTableBytes = sizeof(float) * (2 * kChunk + 16); // powers of g, update weights
+    static constexpr std::size_t kTableBytes = sizeof(float) * (2 * kChunk + 16) + 32; // powers of g, update weights,
+                                                                                       // which tokens
 
     static constexpr int kStages = 2 * kStageBytes + kScoreTileBytes + kTableBytes <= kPortableSharedBytes ? 2 : 1;
     static constexpr std::size_t kSharedBytes = kStages * kStageBytes + kScoreTileBytes + kTableBytes;

@@ -1,6 +1,6 @@
 // The chunked scan on mma.sync (sm_80 and newer); scan_params.h has the formula.
 //
-// Grid: one CTA of 4 warps per (batch, head, slice of 64 value columns); it walks the chunks in scan order.
+// Grid: one CTA of 4 warps per (sequence, head, slice of 64 value columns); it walks the chunks in scan order.
 // Warp w keeps columns 16w .. 16w+15 of the transposed state X^T, all rows, in fp32 accumulators: 16 x A / 32
 // registers. Per chunk of C tokens:
 //   1. a, b, c arrive in shared memory by cp.async (two stages where they fit)
@@ -9,13 +9,15 @@
 //      acc    += P c;  out = acc
 //   4. X^T     = g^m X^T + (w c)^T b         w_j = g^(m-shift-j), products in two parts, so that the state keeps fp32's
 //                                            accuracy whatever the element type; Tf32 alone takes one
-// Chunks are cut by the token's position in the call, so the order of all sums is too.
+// Chunks are cut by the token's position in its sequence, so the order of all sums is too.
 #pragma once
 
+#include "packed/sequence.cuh"
 #include "ptx/dynamic_shared.cuh"
 #include "ptx/opaque.cuh"
 #include "scan/scan_config.h"
 #include "scan/scan_params.h"
+#include "tile/any_state.cuh"
 #include "tile/decay.cuh"
 #include "tile/element.cuh"
 #include "tile/load_tile.cuh"
@@ -48,6 +50,7 @@ struct Scan {
         Scores scores[kChunk * Config::kScoreLd];
         float power[kChunk + 8];         // g^n, n = 0 .. C
         float update_weight[kChunk + 8]; // update_scale * g^(m-shift-j)
+        Sequence sequence;
     };
     static_assert(sizeof(Shared) <= Config::kSharedBytes);
 
@@ -59,7 +62,7 @@ struct Scan {
         int value_cols;  // valid value columns, up to kValueCols
     };
 
-    // A chunk of the call, which begins at token index * kChunk.
+    // A chunk, which begins at token index * kChunk of the sequence.
     struct Chunk {
         int index;
         int tokens;
@@ -85,18 +88,18 @@ struct Scan {
     }
 
     // Computed anew where it is needed, as the job is.
-    __device__ static int chunk_count(const ScanParams& p) {
-        return static_cast<int>((ptx::opaque(p.tokens) + kChunk - 1) / kChunk);
+    __device__ static int chunk_count(const Sequence& sequence) {
+        return static_cast<int>((ptx::opaque(sequence.tokens) + kChunk - 1) / kChunk);
     }
 
-    __device__ static Chunk make_chunk(const ScanParams& p, int step) {
-        const int index = p.backwards ? chunk_count(p) - 1 - step : step;
-        return {index, static_cast<int>(min(int64_t{kChunk}, p.tokens - int64_t{index} * kChunk))};
+    __device__ static Chunk make_chunk(const ScanParams& p, const Sequence& sequence, int step) {
+        const int index = p.backwards ? chunk_count(sequence) - 1 - step : step;
+        return {index, static_cast<int>(min(int64_t{kChunk}, sequence.tokens - int64_t{index} * kChunk))};
     }
 
-    // The chunk's first token in scan order.
-    __device__ static int64_t first_token(const ScanParams& p, const Chunk& chunk) {
-        return int64_t{ptx::opaque(chunk.index)} * kChunk + (p.backwards ? chunk.tokens - 1 : 0);
+    // The chunk's first token in scan order, in the tensors.
+    __device__ static int64_t first_token(const ScanParams& p, const Sequence& sequence, const Chunk& chunk) {
+        return sequence.first + int64_t{ptx::opaque(chunk.index)} * kChunk + (p.backwards ? chunk.tokens - 1 : 0);
     }
 
     // The block of states that begins with this chunk, or -1.
@@ -105,10 +108,11 @@ struct Scan {
         return token % p.block_size == 0 ? token / p.block_size : -1;
     }
 
-    __device__ static void load_stage(const ScanParams& p, const Chunk& chunk, Stage& stage) {
+    __device__ static void load_stage(const ScanParams& p, const Sequence& sequence, int step, Stage& stage) {
         const Job job = make_job(p);
+        const Chunk chunk = make_chunk(p, sequence, step);
         const int64_t sign = p.backwards ? -1 : 1;
-        const int64_t first = first_token(p, chunk);
+        const int64_t first = first_token(p, sequence, chunk);
         load_tile<T, kChunk, kRowDim, Config::kThreads>(stage.a, head_base(p.a, job) + first * p.a.stride_n,
                                                         sign * p.a.stride_n, chunk.tokens, p.row_dim,
                                                         p.a.vector_aligned);
@@ -139,6 +143,34 @@ struct Scan {
 
     __device__ static void add_state(const ScanParams& p, const StateView& view, int64_t block, State& x) {
         for_each_element(state_slice(p, view, block), x, [](float& value, float element) { value += element; });
+    }
+
+    // This CTA's part of the state that the sequence starts from, or of the one that it leaves: an entry of `view`, or
+    // a slot of the pool where there is one.
+    __device__ static AnyStateSlice end_slice(const ScanParams& p, const Sequence& sequence, const StateView& view) {
+        const Job job = make_job(p);
+        const PackedBatch& packed = p.packed;
+        const bool pooled = packed.pool != nullptr;
+        const PoolType type = pooled ? packed.pool_type : kPoolFloat32;
+        const int64_t units = units_of(type);
+        const int64_t stride_entry = pooled ? packed.stride_slot : view.stride_b;
+        const int64_t stride_h = pooled ? packed.stride_h : view.stride_h;
+        return {
+            {static_cast<uint16_t*>(pooled ? packed.pool : static_cast<void*>(view.data)) +
+                 units * (sequence.entry * stride_entry + job.head * stride_h),
+             units * (pooled ? packed.stride_row : view.stride_row),
+             units * (pooled ? packed.stride_column : view.stride_column), 0, p.row_dim, job.value_begin, p.value_dim},
+            type};
+    }
+
+    __device__ static void read_initial(const ScanParams& p, const Sequence& sequence, State& x) {
+        if (sequence.reads_state && (p.initial.data != nullptr || p.packed.pool != nullptr))
+            add_any_state(end_slice(p, sequence, p.initial), x);
+    }
+
+    __device__ static void write_final(const ScanParams& p, const Sequence& sequence, State& x) {
+        if (sequence.writes_state && (p.final.data != nullptr || p.packed.pool != nullptr))
+            write_any_state(end_slice(p, sequence, p.final), x);
     }
 
     static constexpr int kScoreUnroll = Op::kInputParts == 2 ? 1 : 2;
@@ -234,7 +266,8 @@ struct Scan {
     }
 
     template <typename Out>
-    __device__ static void write_output(const ScanParams& p, const Chunk& chunk, int first, const Output& acc) {
+    __device__ static void write_output(const ScanParams& p, const Sequence& sequence, const Chunk& chunk, int first,
+                                        const Output& acc) {
         const Job job = make_job(p);
         const int lane = lane_id();
         const int64_t sign = p.backwards ? -1 : 1;
@@ -247,7 +280,7 @@ struct Scan {
             for (int half = 0; half < 2; ++half) {
                 const int row = (first + m) * 16 + half * 8 + lane / 4;
                 if (row >= chunk.tokens) continue;
-                Out* out = base + (first_token(p, chunk) + sign * row) * stride_n;
+                Out* out = base + (first_token(p, sequence, chunk) + sign * row) * stride_n;
 #pragma unroll
                 for (int n = 0; n < 2; ++n) {
                     const int column = job.value_begin + warp_value_column() + n * 8 + (lane % 4) * 2;
@@ -266,9 +299,9 @@ struct Scan {
             read_state(p, stage, shared, x, first, acc);
             add_chunk(stage, shared, first, acc);
             if (p.out_is_float)
-                write_output<float>(p, chunk, first, acc);
+                write_output<float>(p, shared.sequence, chunk, first, acc);
             else
-                write_output<T>(p, chunk, first, acc);
+                write_output<T>(p, shared.sequence, chunk, first, acc);
         }
     }
 
@@ -295,20 +328,24 @@ struct Scan {
         Shared& shared = *reinterpret_cast<Shared*>(shared_memory);
         const bool has_output = p.out.data != nullptr;
 
-        State x = {};
-        if (p.initial.data != nullptr) add_state(p, p.initial, 0, x);
-        if (p.tokens > 0) {
-            load_stage(p, make_chunk(p, 0), shared.stage[0]);
+        const Sequence& sequence = shared.sequence;
+        if (threadIdx.x == 0) shared.sequence = sequence_of(p.packed, p.tokens, make_job(p).batch);
+        __syncthreads(); // the sequence is visible
+
+        if (sequence.tokens > 0) {
+            load_stage(p, sequence, 0, shared.stage[0]);
             fill_powers<Config::kThreads>(shared.power, kChunk + 1, p.decay_rate[make_job(p).head]);
         }
+        State x = {};
+        read_initial(p, sequence, x);
 
-        for (int step = 0; step < chunk_count(p); ++step) {
-            const Chunk chunk = make_chunk(p, step);
+        for (int step = 0; step < chunk_count(sequence); ++step) {
+            const Chunk chunk = make_chunk(p, sequence, step);
             Stage& stage = shared.stage[step % Config::kStages];
             ptx::cp_async_wait<0>();
             __syncthreads(); // the chunk and the powers are visible; the other stage is free
-            if (Config::kStages == 2 && step + 1 < chunk_count(p))
-                load_stage(p, make_chunk(p, step + 1), shared.stage[(step + 1) % Config::kStages]);
+            if (Config::kStages == 2 && step + 1 < chunk_count(sequence))
+                load_stage(p, sequence, step + 1, shared.stage[(step + 1) % Config::kStages]);
 
             if (p.block_states.data != nullptr && block_of(p, chunk) >= 0)
                 write_state(p, p.block_states, block_of(p, chunk), x);
@@ -321,12 +358,12 @@ struct Scan {
 
             if (p.block_grads.data != nullptr && block_of(p, chunk) >= 0)
                 add_state(p, p.block_grads, block_of(p, chunk), x);
-            if (Config::kStages == 1 && step + 1 < chunk_count(p)) {
+            if (Config::kStages == 1 && step + 1 < chunk_count(sequence)) {
                 __syncthreads(); // everyone has read the stage
-                load_stage(p, make_chunk(p, step + 1), shared.stage[0]);
+                load_stage(p, sequence, step + 1, shared.stage[0]);
             }
         }
-        if (p.final.data != nullptr) write_state(p, p.final, 0, x);
+        write_final(p, sequence, x);
     }
 };
 

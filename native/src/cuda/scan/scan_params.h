@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "packed/packed_batch.h"
+
 namespace lattn::cuda {
 
 // The largest D and E of every CUDA kernel.
@@ -38,6 +40,7 @@ struct ScanParams {
     StateView final;         // [B, H, A, E]
     StateView block_states;  // [B, H, blocks, A, E]: forwards, the state before each block is written here
     StateView block_grads;   // [B, H, blocks, A, E]: backwards, added to the state once the block is passed
+    PackedBatch packed;      // with it tensors are [1, H, T, ..], and its pool takes the place of initial and final
     int64_t tokens;
     int64_t block_size; // tokens, a multiple of the chunk
     int32_t heads;

@@ -7,56 +7,86 @@
 namespace lattn::cuda {
 
 // S before every job but the first from the sums U of the segments before it, in place: S <- g^L S + U. One thread per
-// value of a state; grid: kStateFloats / kCombineThreads blocks for each (batch, head, value slice).
+// value of a state; kStateFloats / kCombineThreads blocks for each (batch, head, value slice).
 template <int kRowDim>
-__device__ void combine_segments(const SegmentedScanParams& p) {
+struct CombineSegments {
     using Config = SegmentedScanConfig<kRowDim>;
-    constexpr int kBlocks = Config::kStateFloats / Config::kCombineThreads;
-    const int sequence = static_cast<int>(blockIdx.x) / kBlocks;
-    const int index = static_cast<int>(blockIdx.x) % kBlocks * Config::kCombineThreads + threadIdx.x;
-    const int head = sequence / p.value_slices % p.heads;
+    using Sums = SegmentSums<Config>;
+    static constexpr int kBlocks = Config::kStateFloats / Config::kCombineThreads;
 
-    // The element of the state that value i of a thread is.
-    const int thread = index % kGroupThreads;
-    const int i = index / kGroupThreads;
-    const int lane = thread % 32;
-    const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
-    const int column = sequence % p.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
-
-    ptx::let_next_kernel_start();
-    const SegmentSums<Config> sums(p, head);
-    float decay = sums.decay_over_segment(0);
-    // Where a head forgets, S is U, and there are sums of the segments before jobs alone.
-    int segments = p.summed_segments;
-    if (sums.forgets()) segments = decay > 0.0f && p.segments_per_job == 1 ? 1 : 0;
-    if (segments == 0) {
-        // One block waits, or this kernel might be over before the sums are there.
-        if (index == static_cast<int>(threadIdx.x)) ptx::wait_for_prior_kernel();
-        return;
+    // Those that a head needs. Where it forgets, S is U, and there are sums of the segments before jobs alone.
+    __device__ static int needed_segments(const SegmentedScanParams& p, const Sums& sums) {
+        if (!sums.forgets()) return p.summed_segments;
+        return sums.decay_over_segment(0) > 0.0f && p.segments_per_job == 1 ? 1 : 0;
     }
-    float before = 0.0f;
-    if (p.initial.data != nullptr && row < p.row_dim && column < p.value_dim)
-        before = p.initial.data[sequence / p.value_slices / p.heads * p.initial.stride_b + head * p.initial.stride_h +
-                                row * p.initial.stride_row + column * p.initial.stride_column] *
-                 p.inverse_state_scale;
-    ptx::wait_for_prior_kernel();                               // for the sums
-    const int first_entry = Config::kBeforeInRegisters ? 0 : 1; // that of the second segment
-    float* state = p.workspace + (int64_t{sequence} * p.state_entries + first_entry) * Config::kStateFloats + index;
-    constexpr int kBatch = 16; // loads under way at once
+
+    // wait(): until the sums are there.
+    template <typename Wait>
+    __device__ static void run_block(const SegmentedScanParams& p, int block, Wait wait) {
+        const int sequence = block / kBlocks;
+        const int index = block % kBlocks * Config::kCombineThreads + threadIdx.x;
+        const int head = sequence / p.value_slices % p.heads;
+
+        // The element of the state that value i of a thread is.
+        const int thread = index % kGroupThreads;
+        const int i = index / kGroupThreads;
+        const int lane = thread % 32;
+        const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        const int column =
+            sequence % p.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
+
+        const Sums sums(p, p.decay_rate[head]);
+        const int segments = needed_segments(p, sums);
+        if (segments == 0) {
+            // One block waits, or this kernel might be over before the sums are there.
+            if (index == static_cast<int>(threadIdx.x)) wait();
+            return;
+        }
+        float decay = sums.decay_over_segment(0);
+        float before = 0.0f;
+        if (p.initial.data != nullptr && row < p.row_dim && column < p.value_dim)
+            before = state_element(p.state_type, reinterpret_cast<const char*>(p.initial.data) +
+                                                     state_bytes(p.state_type) *
+                                                         (sequence / p.value_slices / p.heads * p.initial.stride_b +
+                                                          head * p.initial.stride_h + row * p.initial.stride_row +
+                                                          column * p.initial.stride_column)) *
+                     p.inverse_state_scale;
+        wait();
+        const int first_entry = Config::kBeforeInRegisters ? 0 : 1; // that of the second segment
+        float* state = p.workspace + (int64_t{sequence} * p.state_entries + first_entry) * Config::kStateFloats + index;
+        constexpr int kBatch = 16; // loads under way at once
 #pragma unroll 1
-    for (int segment = 1; segment <= segments; segment += kBatch, state += kBatch * Config::kStateFloats) {
-        float sum[kBatch] = {};
+        for (int segment = 1; segment <= segments; segment += kBatch, state += kBatch * Config::kStateFloats) {
+            float sum[kBatch] = {};
 #pragma unroll
-        for (int next = 0; next < kBatch; ++next)
-            if (segment + next <= segments) sum[next] = state[next * Config::kStateFloats];
+            for (int next = 0; next < kBatch; ++next)
+                if (segment + next <= segments) sum[next] = state[next * Config::kStateFloats];
 #pragma unroll
-        for (int next = 0; next < kBatch; ++next) {
-            if (segment + next > segments) break;
-            before = fmaf(decay, before, sum[next]);
-            if (segment + next == 1) decay = sums.decay_over_segment(1);
-            if ((segment + next) % p.segments_per_job == 0) state[next * Config::kStateFloats] = before;
+            for (int next = 0; next < kBatch; ++next) {
+                if (segment + next > segments) break;
+                before = fmaf(decay, before, sum[next]);
+                if (segment + next == 1) decay = sums.decay_over_segment(1);
+                if ((segment + next) % p.segments_per_job == 0) state[next * Config::kStateFloats] = before;
+            }
         }
     }
-}
+
+    __device__ static void run(const SegmentedScanParams& p) {
+        ptx::let_next_kernel_start();
+        run_block(p, static_cast<int>(blockIdx.x), [] { ptx::wait_for_prior_kernel(); });
+    }
+
+    // A part is all of a sequence.
+    __device__ static void run(const PackedScanParams& params) {
+        ptx::wait_for_prior_kernel();
+        ptx::let_next_kernel_start();
+        const int blocks = *params.part_count * params.jobs_per_part;
+#pragma unroll 1
+        for (int block = blockIdx.x; block < blocks; block += gridDim.x) {
+            const PackedPart part = params.parts[block / params.jobs_per_part];
+            run_block(params.sequences[part.sequence], block % params.jobs_per_part, [] {});
+        }
+    }
+};
 
 } // namespace lattn::cuda

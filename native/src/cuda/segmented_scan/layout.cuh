@@ -5,12 +5,34 @@
 #include <type_traits>
 
 #include "ptx/mbarrier.cuh"
+#include "ptx/opaque.cuh"
 #include "ptx/tensor_copy.cuh"
 #include "segmented_scan/element.cuh"
 #include "segmented_scan/segmented_scan_config.h"
 #include "segmented_scan/segmented_scan_params.h"
+#include "tile/element.cuh"
 
 namespace lattn::cuda {
+
+// Elements of `initial` and `final`, whatever their type.
+__device__ __forceinline__ int state_bytes(PoolType type) {
+    return type == kPoolFloat32 ? 4 : 2;
+}
+
+__device__ __forceinline__ float state_element(PoolType type, const char* address) {
+    if (type == kPoolBfloat16) return to_float(*reinterpret_cast<const __nv_bfloat16*>(address));
+    if (type == kPoolFloat16) return to_float(*reinterpret_cast<const __half*>(address));
+    return *reinterpret_cast<const float*>(address);
+}
+
+__device__ __forceinline__ void store_state_element(float value, PoolType type, char* address) {
+    if (type == kPoolBfloat16)
+        *reinterpret_cast<__nv_bfloat16*>(address) = from_float<__nv_bfloat16>(value);
+    else if (type == kPoolFloat16)
+        *reinterpret_cast<__half*>(address) = from_float<__half>(value);
+    else
+        *reinterpret_cast<float*>(address) = value;
+}
 
 // The last chunks of a segment, of which its sum consists.
 template <typename Config>
@@ -34,8 +56,8 @@ struct SegmentSums {
     float rate;
     int restart; // chunk of a segment, 0: none
 
-    __device__ SegmentSums(const SegmentedScanParams& p_, int head)
-        : p(p_), rate(p_.decay_rate[head]), restart(Config::kChunksPerSegment - chunks_in_sum<Config>(rate)) {}
+    __device__ SegmentSums(const SegmentedScanParams& p_, float rate_)
+        : p(p_), rate(rate_), restart(Config::kChunksPerSegment - chunks_in_sum<Config>(rate)) {}
 
     // Whether the state at a segment's end holds nothing from before the segment.
     __device__ bool forgets() const { return restart > 0; }
@@ -69,8 +91,11 @@ struct SegmentSums {
 
 // kSumSide 0: the scan; otherwise the pass over sums, which reads b and c only, has no output warps, and works on
 // kSumSide x kSumSide tiles of kRowDim rows and of value columns in a job.
-template <typename T, int kRowDim, int kSumSide>
+//
+// kPacked: of sequences whose parameters are in device memory, instead of one call's.
+template <typename T, int kRowDim, int kSumSide, bool kPacked>
 struct ScanLayout {
+    using Params = std::conditional_t<kPacked, PackedScanParams, SegmentedScanParams>;
     static constexpr bool kWithOutput = kSumSide == 0;
     using SumConfig = SegmentSumConfig<kWithOutput ? 1 : kSumSide>;
     using Config = SegmentedScanConfig<kRowDim>;
@@ -112,9 +137,21 @@ struct ScanLayout {
 
     struct NoExchange {};
 
+    // A warp's job of a packed batch. Registers are too few to keep it in.
+    struct JobOfWarp {
+        const SegmentedScanParams* params;
+        int32_t index; // of all jobs
+        int32_t head, slice, row_part, first_chunk, end_chunk;
+    };
+
+    struct NoJobs {};
+
+    static constexpr int kWarps = kWithOutput ? Config::kScanThreads / 32 : SumConfig::kThreads / 32;
+
     struct Shared {
         Stage stage[kStages];
         [[no_unique_address]] std::conditional_t<kWithOutput, Exchange, NoExchange> exchange;
+        [[no_unique_address]] std::conditional_t<kPacked, JobOfWarp[kWarps], NoJobs> jobs;
         ptx::Mbarrier full[kStages];
         ptx::Mbarrier empty[kStages];
     };
@@ -129,6 +166,14 @@ struct ScanLayout {
         int row_part; // of the pass over sums; it and slice: the first of kSumSide
         int first_chunk;
         int end_chunk;
+
+        __device__ explicit Job(const JobOfWarp& kept)
+            : batch(0),
+              head(kept.head),
+              slice(kept.slice),
+              row_part(kept.row_part),
+              first_chunk(kept.first_chunk),
+              end_chunk(kept.end_chunk) {}
 
         __device__ Job(const SegmentedScanParams& p, int index) {
             const auto take = [&](int count) {
@@ -152,7 +197,7 @@ struct ScanLayout {
                 batch = take(p.batch);
                 head = p.heads - 1 - index;
                 end_chunk = next_segment * Config::kChunksPerSegment;
-                const SegmentSums<Config> sums(p, head);
+                const SegmentSums<Config> sums(p, p.decay_rate[head]);
                 const bool needed = !sums.forgets() || next_segment % p.segments_per_job == 0;
                 first_chunk = needed ? sums.first_chunk(end_chunk - 1) : end_chunk;
             }
@@ -162,7 +207,65 @@ struct ScanLayout {
         __device__ int value_column() const { return slice * Config::kValueCols; }
     };
 
-    // A CTA works on jobs blockIdx.x, blockIdx.x + gridDim.x, ...
+    // A job and the parameters that it is one of: of a packed batch they are read again and again.
+    struct WholeCall {
+        const SegmentedScanParams& call;
+        const Job its_job;
+
+        __device__ const SegmentedScanParams& params() const { return call; }
+        __device__ const Job& job() const { return its_job; }
+        __device__ int end_chunk() const { return its_job.end_chunk; }
+    };
+
+    struct OneSequence {
+        Shared& shared;
+
+        __device__ JobOfWarp& kept() const { return shared.jobs[ptx::opaque(threadIdx.x) / 32]; }
+        __device__ const SegmentedScanParams& params() const { return *kept().params; }
+        __device__ Job job() const { return Job(kept()); }
+        __device__ int end_chunk() const { return kept().end_chunk; }
+    };
+
+    using Current = std::conditional_t<kPacked, OneSequence, WholeCall>;
+
+    // A CTA works on jobs blockIdx.x, blockIdx.x + gridDim.x, ...: visit(current) for each of them.
+    template <typename Visit>
+    __device__ static void for_each_job(const Params& params, Shared& shared, Visit visit) {
+        if constexpr (kPacked) {
+            const Current current{shared};
+#pragma unroll 1
+            for (int index = blockIdx.x; index < job_count(params); index += gridDim.x) {
+                const PackedPart part = params.parts[index / params.jobs_per_part];
+                const SegmentedScanParams& p = params.sequences[part.sequence];
+                const Job job(p, job_of_sequence(params, p, part.index, index % params.jobs_per_part));
+                if (job.first_chunk == job.end_chunk) continue;
+                __syncwarp();
+                if (threadIdx.x % 32 == 0)
+                    current.kept() = {&p, index, job.head, job.slice, job.row_part, job.first_chunk, job.end_chunk};
+                __syncwarp();
+                visit(current);
+                index = current.kept().index;
+            }
+        } else {
+            const int jobs = job_count(params);
+#pragma unroll 1
+            for (int index = blockIdx.x; index < jobs; index += gridDim.x)
+                visit(Current{params, Job(params, index)});
+        }
+    }
+
+    // The index that a job of a part has among those of its sequence.
+    __device__ static int job_of_sequence(const PackedScanParams& params, const SegmentedScanParams& p, int part,
+                                          int job) {
+        if constexpr (kWithOutput) return part * params.jobs_per_part + job;
+        const int tiles = params.value_slices * params.row_parts / SumConfig::kGroups;
+        return (job / tiles * p.summed_segments + part) * tiles + job % tiles;
+    }
+
+    __device__ static int job_count(const PackedScanParams& params) {
+        return *params.part_count * params.jobs_per_part;
+    }
+
     __device__ static int job_count(const SegmentedScanParams& p) {
         const int sequences = p.batch * p.heads * p.value_slices;
         if (!kWithOutput) return sequences * p.summed_segments * p.row_parts / SumConfig::kGroups;
@@ -182,7 +285,7 @@ struct ScanLayout {
     }
 
     // False, which the compiler cannot know: see ptx::hold.
-    __device__ static bool never(const SegmentedScanParams& p) { return p.tokens < 0; }
+    __device__ static bool never(const Params& p) { return p.heads < 0; }
 
     // Address of 8 elements in tiles of 64 x 64: row, and column / 8.
     __device__ static uint32_t at(uint32_t tiles, int row, int column8) {

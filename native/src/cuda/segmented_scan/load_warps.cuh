@@ -4,16 +4,19 @@
 
 #include "ptx/elect.cuh"
 #include "ptx/tensor_copy.cuh"
+#include "ptx/tensor_map_edit.cuh"
 #include "segmented_scan/layout.cuh"
 
 namespace lattn::cuda {
 
-template <typename T, int kRowDim, int kSumSide>
-struct LoadWarps : ScanLayout<T, kRowDim, kSumSide> {
-    using Layout = ScanLayout<T, kRowDim, kSumSide>;
+template <typename T, int kRowDim, int kSumSide, bool kPacked>
+struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
+    using Layout = ScanLayout<T, kRowDim, kSumSide, kPacked>;
     using Layout::kChunk;
     using Layout::kTileBytes;
+    using typename Layout::Current;
     using typename Layout::Job;
+    using typename Layout::Params;
     using typename Layout::Shared;
     using typename Layout::Stage;
 
@@ -40,39 +43,49 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide> {
         }
     };
 
-    // Calls load(job, first token, place) for every chunk of this CTA, by one lane, with a place in the ring that is
-    // free.
-    template <int kPlaces, typename Load>
-    __device__ static void for_each_chunk(const SegmentedScanParams& p, ptx::Mbarrier (&empty)[kPlaces],
-                                          ptx::Mbarrier (&full)[kPlaces], uint32_t bytes, Load load) {
+    // Calls load(p, job, first token, place) for every chunk of this CTA, by one lane, with a place in the ring that is
+    // free; acquire(p) before those of a job, if the maps were made on the device.
+    template <int kPlaces, typename Acquire, typename Load>
+    __device__ static void for_each_chunk(const Params& params, Shared& shared, ptx::Mbarrier (&empty)[kPlaces],
+                                          ptx::Mbarrier (&full)[kPlaces], uint32_t bytes, Acquire acquire, Load load) {
         typename Layout::template Ring<kPlaces> ring;
-        const int jobs = Layout::job_count(p);
-#pragma unroll 1
-        for (int index = blockIdx.x; index < jobs; index += gridDim.x) {
-            const Job job(p, index);
+        Layout::for_each_job(params, shared, [&](const Current& current) {
+            const SegmentedScanParams& p = current.params();
+            const Job job = current.job();
+            if constexpr (kPacked) acquire(p);
 #pragma unroll 1
             for (int chunk = job.first_chunk; chunk < job.end_chunk; ++chunk, ring.advance()) {
                 ptx::mbarrier_wait(empty[ring.index], ring.parity ^ 1);
                 if (ptx::elect_one()) {
                     ptx::mbarrier_arrive_expect_bytes(full[ring.index], bytes);
-                    load(job, Layout::first_token(p, chunk), ring.index);
+                    load(p, job, Layout::first_token(p, chunk), ring.index);
                 }
                 __syncwarp();
             }
-        }
-    }
-
-    __device__ static void run(const SegmentedScanParams& p, Shared& shared) {
-        for_each_chunk(p, shared.empty, shared.full, sizeof(Stage), [&](const Job& job, int first_token, int place) {
-            Source(p.b, job, job.row_part * kRowDim).load(shared.stage[place].b, first_token, shared.full[place]);
-            Source(p.c, job, job.value_column()).load(shared.stage[place].c, first_token, shared.full[place]);
         });
     }
 
-    __device__ static void run_rows(const SegmentedScanParams& p, Shared& shared) {
+    // b and c.
+    __device__ static void run(const Params& params, Shared& shared) {
+        const auto acquire = [](const SegmentedScanParams& p) {
+            ptx::acquire_map(p.b.map);
+            ptx::acquire_map(p.c.map);
+        };
+        for_each_chunk(params, shared, shared.empty, shared.full, sizeof(Stage), acquire,
+                       [&](const SegmentedScanParams& p, const Job& job, int first_token, int place) {
+                           Source(p.b, job, job.row_part * kRowDim)
+                               .load(shared.stage[place].b, first_token, shared.full[place]);
+                           Source(p.c, job, job.value_column())
+                               .load(shared.stage[place].c, first_token, shared.full[place]);
+                       });
+    }
+
+    // a
+    __device__ static void run_rows(const Params& params, Shared& shared) {
         auto& exchange = shared.exchange;
-        for_each_chunk(p, exchange.rows_empty, exchange.rows_full, sizeof(exchange.rows[0]),
-                       [&](const Job& job, int first_token, int place) {
+        const auto acquire = [](const SegmentedScanParams& p) { ptx::acquire_map(p.a.map); };
+        for_each_chunk(params, shared, exchange.rows_empty, exchange.rows_full, sizeof(exchange.rows[0]), acquire,
+                       [&](const SegmentedScanParams& p, const Job& job, int first_token, int place) {
                            Source(p.a, job, 0)
                                .load(exchange.rows[place], first_token, exchange.rows_full[place],
                                      Layout::keep_of_output(p));

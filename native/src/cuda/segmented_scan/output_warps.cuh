@@ -6,14 +6,15 @@
 #include "ptx/opaque.cuh"
 #include "ptx/stmatrix.cuh"
 #include "ptx/tensor_copy.cuh"
+#include "ptx/tensor_map_edit.cuh"
 #include "ptx/wgmma.cuh"
 #include "segmented_scan/layout.cuh"
 
 namespace lattn::cuda {
 
-template <typename T, int kRowDim>
-struct OutputWarps : ScanLayout<T, kRowDim, 0> {
-    using Layout = ScanLayout<T, kRowDim, 0>;
+template <typename T, int kRowDim, bool kPacked>
+struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
+    using Layout = ScanLayout<T, kRowDim, 0, kPacked>;
     using Layout::kChunk;
     using Layout::kRowSteps;
     using Layout::kStages;
@@ -21,9 +22,11 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
     using Layout::kTokenSteps;
     using typename Layout::ChunkTile;
     using typename Layout::Config;
+    using typename Layout::Current;
     using typename Layout::Element;
     using typename Layout::Job;
     using typename Layout::OperandA;
+    using typename Layout::Params;
     using typename Layout::Shared;
     using ByRow = ptx::Wgmma<T, ptx::BOrder::kKContiguous>;
     using ByColumn = ptx::Wgmma<T, ptx::BOrder::kNContiguous>;
@@ -202,10 +205,10 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
         }
     };
 
-    __device__ static void run_chunk(const SegmentedScanParams& p, Shared& shared, const Rings& rings,
-                                     const Weights& weights, int tokens, ChunkTile& out) {
+    __device__ static void run_chunk(const Params& params, const Current& current, Shared& shared, const Rings& rings,
+                                     const Weights& weights, int chunk, ChunkTile& out) {
         auto& exchange = shared.exchange;
-        const bool never = Layout::never(p);
+        const bool never = Layout::never(params);
         Rows rows;
         ptx::mbarrier_wait(exchange.rows_full[rings.rows.index], rings.rows.parity);
         load_rows(exchange.rows[rings.rows.index], rows);
@@ -232,7 +235,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
         if constexpr (Element::kScaled) scale_columns(out, exchange.state_scale[rings.state.index]);
         Layout::arrive_at_state(exchange.state_empty[rings.state.index]);
         float state_weight[2];
-        weights.of_state(p, tokens, state_weight);
+        weights.of_state(current.params(), Layout::tokens_of(current.params(), chunk), state_weight);
         multiply_rows_by(out, state_weight);
         if constexpr (Element::kScaled) score_scale.divide(out);
         add_values(weighted, shared.stage[rings.stage.index].c, out);
@@ -243,21 +246,21 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
         if constexpr (Element::kScaled) score_scale.multiply(out);
     }
 
-    __device__ static void run(const SegmentedScanParams& p, Shared& shared, int group) {
-        const int jobs = Layout::job_count(p);
+    __device__ static void run(const Params& params, Shared& shared, int group) {
         Rings rings;
         rings.advance(group);
         int next = group; // of this group's chunks, counted from the job's first one
-#pragma unroll 1
-        for (int index = blockIdx.x; index < jobs; index += gridDim.x) {
-            const Job job(p, index);
-            const Weights weights(p, job);
-            const int chunks = job.end_chunk - job.first_chunk;
+        Layout::for_each_job(params, shared, [&](const Current& current) {
+            if (kPacked && current.params().written == kElementOut) ptx::acquire_map(current.params().out.map);
+            const Weights weights(current.params(), current.job());
+            const int chunks = current.job().end_chunk - current.job().first_chunk;
 #pragma unroll 1
             for (; next < chunks; next += Config::kOutputGroups) {
                 ChunkTile out;
+                run_chunk(params, current, shared, rings, weights, current.job().first_chunk + next, out);
+                const SegmentedScanParams& p = current.params();
+                const Job job = current.job();
                 const int chunk = job.first_chunk + next;
-                run_chunk(p, shared, rings, weights, Layout::tokens_of(p, chunk), out);
                 if (p.written == kFloatOut)
                     store_floats(p, out, job, chunk);
                 else if (p.written == kElementOut)
@@ -266,7 +269,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0> {
                 rings.out.advance();
             }
             next -= chunks;
-        }
+        });
         if (threadIdx.x % 32 == 0) ptx::wait_stores();
     }
 };

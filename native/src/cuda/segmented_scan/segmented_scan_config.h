@@ -59,7 +59,7 @@ struct SegmentedScanConfig {
     static constexpr int kRowStages = 2;
     static constexpr int kStateBuffers = 2;
     static constexpr int kOutputBuffers = 2;
-    static constexpr std::size_t kTableBytes = 1024; // barriers, scales
+    static constexpr std::size_t kTableBytes = 1536; // barriers, scales, jobs
     // The launch does not promise the alignment of tiles.
     static constexpr std::size_t kAlignment = 1024;
 

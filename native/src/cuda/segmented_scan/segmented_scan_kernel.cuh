@@ -19,12 +19,13 @@
 
 namespace lattn::cuda {
 
-template <typename T, int kRowDim, int kSumSide>
-struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
-    using Layout = ScanLayout<T, kRowDim, kSumSide>;
+template <typename T, int kRowDim, int kSumSide, bool kPacked = false>
+struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
+    using Layout = ScanLayout<T, kRowDim, kSumSide, kPacked>;
     using Layout::kWarpsPerGroup;
     using Layout::kWithOutput;
     using typename Layout::Config;
+    using typename Layout::Params;
     using typename Layout::Shared;
 
     __device__ static void init_barriers(Shared& shared) {
@@ -45,7 +46,30 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
         ptx::fence_mbarrier_init();
     }
 
-    __device__ static void run(const SegmentedScanParams& p) {
+    __device__ static void prefetch_maps(const SegmentedScanParams& p) {
+        if (kWithOutput) {
+            ptx::prefetch_map(p.a.map);
+            if (p.written == kElementOut) ptx::prefetch_map(p.out.map);
+        }
+        ptx::prefetch_map(p.b.map);
+        ptx::prefetch_map(p.c.map);
+    }
+
+    // The first kernel of a call waits for what wrote the inputs. Those after it start once it has waited. Where a scan
+    // waits for sums, its state warps do so, and a warp without work on behalf of the next kernel.
+    __device__ static void start(const SegmentedScanParams& p) {
+        if (kWithOutput && p.split) return;
+        if (!p.overlaps) ptx::wait_for_prior_kernel();
+        ptx::let_next_kernel_start();
+    }
+
+    // For the parameters of the sequences.
+    __device__ static void start(const PackedScanParams&) {
+        ptx::wait_for_prior_kernel();
+        ptx::let_next_kernel_start();
+    }
+
+    __device__ static void run(const Params& p) {
         LATTN_DYNAMIC_SHARED(shared_memory);
         constexpr uint32_t kAlignment = Config::kAlignment;
         const uint32_t padding = (kAlignment - ptx::shared_address(shared_memory) % kAlignment) % kAlignment;
@@ -53,20 +77,10 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
         if (threadIdx.x == 0) {
             init_barriers(shared);
         } else if (threadIdx.x == 32) {
-            if (kWithOutput) {
-                ptx::prefetch_map(p.a.map);
-                if (p.written == kElementOut) ptx::prefetch_map(p.out.map);
-            }
-            ptx::prefetch_map(p.b.map);
-            ptx::prefetch_map(p.c.map);
+            if constexpr (!kPacked) prefetch_maps(p);
         }
-        // The first kernel of a call waits for what wrote the inputs. Those after it start once it has waited. Where a
-        // scan waits for sums, its state warps do so, and a warp without work on behalf of the next kernel.
-        if (!kWithOutput || !p.split) {
-            if (!p.overlaps) ptx::wait_for_prior_kernel();
-            ptx::let_next_kernel_start();
-        }
-        if constexpr (!kWithOutput) {
+        start(p);
+        if constexpr (!kWithOutput && !kPacked) {
             const typename Layout::Job job(p, blockIdx.x);
             if (job.first_chunk == job.end_chunk) return;
         }
@@ -79,20 +93,22 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
         if (group < Layout::kStateGroups) {
             if constexpr (kMovesRegisters)
                 ptx::take_registers<kWithOutput ? Config::kStateRegisters : Layout::SumConfig::kRegisters>();
-            StateWarps<T, kRowDim, kSumSide>::run(p, shared, group);
+            StateWarps<T, kRowDim, kSumSide, kPacked>::run(p, shared, group);
             // No kernel is complete before the one before it is.
-            if (p.overlaps) ptx::wait_for_prior_kernel();
+            if constexpr (!kPacked)
+                if (p.overlaps) ptx::wait_for_prior_kernel();
         } else if (kWithOutput && group <= Config::kOutputGroups) {
             if constexpr (kWithOutput) {
                 ptx::take_registers<Config::kOutputRegisters>();
-                OutputWarps<T, kRowDim>::run(p, shared, group - 1);
+                OutputWarps<T, kRowDim, kPacked>::run(p, shared, group - 1);
             }
         } else {
             if constexpr (kMovesRegisters) ptx::give_registers<Config::kLoadRegisters>();
-            using Loads = LoadWarps<T, kRowDim, kSumSide>;
+            using Loads = LoadWarps<T, kRowDim, kSumSide, kPacked>;
             if (warp % kWarpsPerGroup == 0) Loads::run(p, shared);
-            if constexpr (kWithOutput) {
+            if constexpr (kWithOutput)
                 if (warp % kWarpsPerGroup == 1) Loads::run_rows(p, shared);
+            if constexpr (kWithOutput && !kPacked) {
                 if (warp % kWarpsPerGroup == 2 && p.split && p.followed) {
                     if (!p.overlaps) ptx::wait_for_prior_kernel();
                     ptx::let_next_kernel_start();
@@ -111,7 +127,7 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
     }                                                                                                        \
     extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kCombineThreads) \
         lattn_combine_segments_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) {   \
-        lattn::cuda::combine_segments<row_dim>(params);                                                      \
+        lattn::cuda::CombineSegments<row_dim>::run(params);                                                  \
     }
 
 #define LATTN_SEGMENT_SUMS_KERNEL(suffix, type, side)                                                  \
@@ -119,4 +135,21 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide> {
                                                  lattn::cuda::SegmentSumConfig<side>::kCtas)           \
         lattn_segment_sums_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) { \
         lattn::cuda::SegmentedScan<type, lattn::cuda::kSumRows, side>::run(params);                    \
+    }
+
+#define LATTN_PACKED_SCAN_KERNELS(suffix, type, row_dim)                                                          \
+    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kScanThreads, 1) \
+        lattn_packed_scan_##suffix(const __grid_constant__ lattn::cuda::PackedScanParams params) {           \
+        lattn::cuda::SegmentedScan<type, row_dim, 0, true>::run(params);                                     \
+    }                                                                                                        \
+    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kCombineThreads) \
+        lattn_combine_packed_##suffix(const __grid_constant__ lattn::cuda::PackedScanParams params) {        \
+        lattn::cuda::CombineSegments<row_dim>::run(params);                                                  \
+    }
+
+#define LATTN_PACKED_SUMS_KERNEL(suffix, type)                                                      \
+    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentSumConfig<1>::kThreads,        \
+                                                 lattn::cuda::SegmentSumConfig<1>::kCtas)           \
+        lattn_packed_sums_##suffix(const __grid_constant__ lattn::cuda::PackedScanParams params) {  \
+        lattn::cuda::SegmentedScan<type, lattn::cuda::kSumRows, 1, true>::run(params);              \
     }

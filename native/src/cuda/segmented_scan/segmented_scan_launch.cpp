@@ -76,7 +76,7 @@ void choose_jobs(Plan& plan, int64_t multiprocessors) {
 Plan sizes_of(const ScanCall& call, int64_t row_dim) {
     const lattn_problem& problem = call.problem;
     Plan plan{};
-    plan.value_slices = ceil_div(call.value_dim(), kValueCols);
+    plan.value_slices = segmented_scan_value_slices(call);
     plan.sequences = problem.batch * problem.heads_v * plan.value_slices;
     plan.segments = ceil_div(problem.tokens, kSegmentTokens);
     plan.row_parts = row_dim / kSumRows;
@@ -106,7 +106,6 @@ void set_chunks(const ScanCall& call, const Plan& plan, SegmentedScanParams& sca
     const int64_t tokens = call.problem.tokens;
     const int64_t chunks = ceil_div(tokens, kChunk);
     const int64_t end = call.backwards ? plan.segments * (kSegmentTokens / kChunk) : chunks;
-    scan.backwards = call.backwards;
     scan.first_chunk = static_cast<int32_t>(end - chunks);
     scan.end_chunk = static_cast<int32_t>(end);
     scan.short_chunk = call.backwards ? scan.first_chunk : scan.end_chunk - 1;
@@ -124,36 +123,45 @@ Status check_scale(const ScanCall& call) {
 
 } // namespace
 
-Status find_segmented_scan(const Device& device, lattn_dtype dtype, int64_t row_dim, int& kernel) {
+Status find_segmented_scan(const Device& device, Operation operation, lattn_dtype dtype, int64_t row_dim, int& kernel) {
     if (device.compute_capability() != kCapability || device.driver().TensorMapEncodeTiled == nullptr ||
         device.driver().LaunchKernelEx == nullptr)
         return error(LATTN_NOT_SUPPORTED, "the Hopper kernel needs compute capability 9.0 and driver 525 or newer");
-    if (find_kernel(Operation::kSegmentedScan, dtype, 0, row_dim, kernel).code == LATTN_OK) return ok();
+    if (find_kernel(operation, dtype, 0, row_dim, kernel).code == LATTN_OK) return ok();
     return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes bfloat16 and float16, not %s", dtype_name(dtype));
 }
 
 Status check_segmented_scan(const Device& device, const ScanCall& call, int& kernel) {
     const lattn_problem& problem = call.problem;
-    LATTN_RETURN_IF_ERROR(find_segmented_scan(device, problem.dtype, call.row_dim(), kernel));
-    if (problem.tokens == 0 || problem.batch == 0)
-        return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes no empty problem");
+    LATTN_RETURN_IF_ERROR(
+        find_segmented_scan(device, Operation::kSegmentedScan, problem.dtype, call.row_dim(), kernel));
+    LATTN_RETURN_IF_ERROR(check_scan_tensors(call));
     const Plan sizes = sizes_of(call, kernel_at(kernel).row_dim);
     const int64_t parts = sizes.sequences * sizes.segments * sizes.row_parts;
     if (parts > INT_MAX)
         return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes at most %d parts of work, not %lld", INT_MAX,
                      static_cast<long long>(parts));
+    return ok();
+}
+
+Status check_scan_tensors(const ScanCall& call) {
+    const lattn_problem& problem = call.problem;
+    if (problem.tokens == 0 || problem.batch == 0)
+        return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes no empty problem");
     LATTN_RETURN_IF_ERROR(check_scale(call));
     for (const BoxedView* tensor : {&call.a, &call.b, &call.c}) LATTN_RETURN_IF_ERROR(check_boxed(problem, *tensor));
     return written_by(call) == kElementOut ? check_boxed(problem, call.out) : ok();
+}
+
+int64_t segmented_scan_value_slices(const ScanCall& call) {
+    return ceil_div(call.value_dim(), kValueCols);
 }
 
 uint64_t segmented_scan_workspace_bytes(const Device& device, const ScanCall& call, int kernel) {
     return make_plan(device, call, kernel_at(kernel).row_dim).workspace_bytes();
 }
 
-namespace {
-
-Status make_params(const Device& device, const ScanCall& call, const Plan& plan, SegmentedScanParams& scan) {
+Status make_call_params(const Device& device, const ScanCall& call, SegmentedScanParams& scan) {
     const lattn_problem& problem = call.problem;
     const auto encode = [&](const BoxedView& tensor, uint32_t tokens, BoxedTensor& boxed) {
         return encode_boxed(device.driver(), problem, tensor, tokens, boxed);
@@ -165,6 +173,23 @@ Status make_params(const Device& device, const ScanCall& call, const Plan& plan,
     if (scan.written == kElementOut) LATTN_RETURN_IF_ERROR(encode(call.out, kOutputRows, scan.out));
     if (scan.written == kFloatOut) scan.float_out = static_cast<float*>(call.out.view.data);
     scan.decay_rate = static_cast<const float*>(call.decay_rate);
+    scan.tokens = problem.tokens;
+    scan.backwards = call.backwards;
+    scan.batch = static_cast<int32_t>(stored_batch(problem));
+    scan.heads = static_cast<int32_t>(problem.heads_v);
+    scan.row_dim = static_cast<int32_t>(call.row_dim());
+    scan.value_dim = static_cast<int32_t>(call.value_dim());
+    scan.value_slices = static_cast<int32_t>(segmented_scan_value_slices(call));
+    scan.scale = static_cast<float>(problem.scale);
+    scan.state_scale = call.backwards ? scan.scale : 1.0f;
+    scan.inverse_state_scale = 1.0f / scan.state_scale;
+    return ok();
+}
+
+namespace {
+
+Status make_params(const Device& device, const ScanCall& call, const Plan& plan, SegmentedScanParams& scan) {
+    LATTN_RETURN_IF_ERROR(make_call_params(device, call, scan));
     scan.initial = call.initial;
     scan.final = call.final;
     scan.block_states = call.block_states;
@@ -176,18 +201,9 @@ Status make_params(const Device& device, const ScanCall& call, const Plan& plan,
     scan.combined = plan.combined;
     scan.summed_segments = static_cast<int32_t>(plan.summed_segments());
     scan.segments_per_job = static_cast<int32_t>(plan.segments_per_job);
-    scan.tokens = problem.tokens;
-    scan.block_size = problem.block_size;
-    set_chunks(call, plan, scan);
-    scan.batch = static_cast<int32_t>(problem.batch);
-    scan.heads = static_cast<int32_t>(problem.heads_v);
-    scan.row_dim = static_cast<int32_t>(call.row_dim());
-    scan.value_dim = static_cast<int32_t>(call.value_dim());
-    scan.value_slices = static_cast<int32_t>(plan.value_slices);
     scan.segments = static_cast<int32_t>(plan.segments);
-    scan.scale = static_cast<float>(problem.scale);
-    scan.state_scale = call.backwards ? scan.scale : 1.0f;
-    scan.inverse_state_scale = 1.0f / scan.state_scale;
+    scan.block_size = call.problem.block_size;
+    set_chunks(call, plan, scan);
     return ok();
 }
 

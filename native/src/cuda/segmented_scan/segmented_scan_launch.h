@@ -1,15 +1,25 @@
 // The segmented scan from the host.
 #pragma once
 
+#include "cuda/host/kernels.h"
 #include "cuda/scan_call.h"
 
 namespace lattn::cuda {
 
-// LATTN_OK if the segmented scan has a kernel for states of so many rows on this device, otherwise what it lacks.
-// `kernel` is its index in the dispatch table.
-Status find_segmented_scan(const Device& device, lattn_dtype dtype, int64_t row_dim, int& kernel);
+// LATTN_OK if the segmented scan (kSegmentedScan, or kPackedScan for packed batches) has a kernel for states of so many
+// rows on this device, otherwise what it lacks. `kernel` is its index in the dispatch table.
+Status find_segmented_scan(const Device& device, Operation operation, lattn_dtype dtype, int64_t row_dim, int& kernel);
 
-// The same for one call: also its tensors must be ones that tensor copies can address.
+// LATTN_OK if the tensors of a call are ones that tensor copies can address, and not empty.
+Status check_scan_tensors(const ScanCall& call);
+
+// Slices of value columns, each of which has CTAs of its own.
+int64_t segmented_scan_value_slices(const ScanCall& call);
+
+// What a call's kernels are told, besides its states, how it is cut into jobs and the workspace.
+Status make_call_params(const Device& device, const ScanCall& call, SegmentedScanParams& scan);
+
+// LATTN_OK if the segmented scan serves a call that is no packed batch.
 Status check_segmented_scan(const Device& device, const ScanCall& call, int& kernel);
 
 // For a call that passed the check.

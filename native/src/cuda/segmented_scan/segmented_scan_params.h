@@ -18,6 +18,7 @@
 
 #include <cstdint>
 
+#include "packed/packed_batch.h"
 #include "ptx/tensor_map.h"
 #include "scan/scan_params.h"
 
@@ -44,12 +45,13 @@ struct SegmentedScanParams {
     BoxedTensor c;           // [B, H, N, E]
     BoxedTensor out;         // [B, H, N, E]
     const float* decay_rate; // [H], nats per token
-    StateView initial;       // [B, H, A, E]
-    StateView final;         // [B, H, A, E]
+    StateView initial;       // [B, H, A, E], of state_type
+    StateView final;         // [B, H, A, E], of state_type
     StateView block_states;  // [B, H, blocks, A, E]: forwards, the state before each block is written here
     StateView block_grads;   // [B, H, blocks, A, E]: backwards, added to the state once the block is passed
     float* float_out;        // [B, H, N, E], contiguous
     ScanOut written;
+    PoolType state_type; // others than fp32: of packed sequences only
     // [B * H * value_slices, state_entries] states as registers hold them; NULL if state_entries is 0.
     //   split:      U of a segment from the pass over sums, at the entry of the segment after it
     //   combined:   S of that segment instead, if a job begins there
@@ -81,6 +83,25 @@ struct SegmentedScanParams {
     float scale;
     float state_scale;
     float inverse_state_scale;
+};
+
+// A packed batch: every sequence of it is a scan of its own, with parameters of its own in device memory.
+
+// Of a sequence: the segments of a job, or one segment of the pass over sums, for all heads and value slices.
+struct PackedPart {
+    int32_t sequence;
+    int32_t index;
+};
+
+// What one of the passes walks.
+struct PackedScanParams {
+    const SegmentedScanParams* sequences;
+    const PackedPart* parts;
+    const int32_t* part_count;
+    int32_t jobs_per_part;
+    int32_t heads;
+    int32_t value_slices;
+    int32_t row_parts;
 };
 
 } // namespace lattn::cuda

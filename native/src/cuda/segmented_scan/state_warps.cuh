@@ -13,9 +13,9 @@
 
 namespace lattn::cuda {
 
-template <typename T, int kRowDim, int kSumSide>
-struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
-    using Layout = ScanLayout<T, kRowDim, kSumSide>;
+template <typename T, int kRowDim, int kSumSide, bool kPacked>
+struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
+    using Layout = ScanLayout<T, kRowDim, kSumSide, kPacked>;
     using Layout::kChunk;
     using Layout::kRowSteps;
     using Layout::kStages;
@@ -24,9 +24,11 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
     using Layout::kTokenSteps;
     using Layout::kWithOutput;
     using typename Layout::Config;
+    using typename Layout::Current;
     using typename Layout::Element;
     using typename Layout::Job;
     using typename Layout::OperandA;
+    using typename Layout::Params;
     using typename Layout::Shared;
     using ByColumn = ptx::Wgmma<T, ptx::BOrder::kNContiguous>;
     using Sums = SegmentSums<Config>;
@@ -64,17 +66,19 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
         }
     };
 
-    // Calls visit(i, element) for every value i of a state that this thread holds.
+    // Calls visit(i, address) for every value i of a state that this thread holds, of elements of so many bytes.
     template <typename Visit>
-    __device__ static void for_each_value(const SegmentedScanParams& p, const StateView& view, int64_t block,
-                                          const Job& job, Visit visit) {
+    __device__ static void for_each_element(const SegmentedScanParams& p, const StateView& view, int64_t block,
+                                            const Job& job, int bytes, Visit visit) {
         // Addresses are not kept in registers from one call to the next.
         const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
         const int first_row = lane % 4 * 2;
         const int column = job.value_column() + Layout::warp_in_group() * 16 + lane / 4;
         const int first = job.row_part * kSumRows + first_row; // row parts are of the pass over sums
-        float* element = view.data + job.batch * view.stride_b + job.head * view.stride_h + block * view.stride_block +
-                         first * view.stride_row + column * view.stride_column;
+        char* element = reinterpret_cast<char*>(view.data) +
+                        (job.batch * view.stride_b + job.head * view.stride_h + block * view.stride_block +
+                         first * view.stride_row + column * view.stride_column) *
+                            bytes;
 #pragma unroll
         for (int tile = 0; tile < kRowDim / 8; ++tile) {
 #pragma unroll
@@ -83,11 +87,23 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
                 for (int pair = 0; pair < 2; ++pair) {
                     if (tile * 8 + first + pair < p.row_dim && column + half * 8 < p.value_dim)
                         visit(tile * 4 + half * 2 + pair,
-                              element[pair * view.stride_row + half * 8 * view.stride_column]);
+                              element + (pair * view.stride_row + half * 8 * view.stride_column) * bytes);
                 }
             }
-            element += 8 * view.stride_row;
+            element += 8 * view.stride_row * bytes;
         }
+    }
+
+    // Calls visit(i, element).
+    template <typename Visit>
+    __device__ static void for_each_value(const SegmentedScanParams& p, const StateView& view, int64_t block,
+                                          const Job& job, Visit visit) {
+        for_each_element(p, view, block, job, sizeof(float),
+                         [&](int i, char* address) { visit(i, *reinterpret_cast<float*>(address)); });
+    }
+
+    __device__ static PoolType state_type(const SegmentedScanParams& p) {
+        return kPacked ? p.state_type : kPoolFloat32;
     }
 
     // g^n S + U
@@ -100,10 +116,17 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
         return decay > 0.0f ? combined(decay, before, sum) : sum;
     }
 
-    __device__ static void write_state(const SegmentedScanParams& p, const StateView& view, int64_t block,
-                                       const Job& job, float decay, const Before& before, const State& sum) {
-        for_each_value(p, view, block, job,
+    __device__ static void write_block_state(const SegmentedScanParams& p, int64_t block, const Job& job, float decay,
+                                             const Before& before, const State& sum) {
+        for_each_value(p, p.block_states, block, job,
                        [&](int i, float& element) { element = p.state_scale * combined(decay, before[i], sum[i]); });
+    }
+
+    __device__ static void write_final_state(const SegmentedScanParams& p, const Job& job, float decay,
+                                             const Before& before, const State& sum) {
+        for_each_element(p, p.final, 0, job, state_bytes(state_type(p)), [&](int i, char* address) {
+            store_state_element(p.state_scale * combined(decay, before[i], sum[i]), state_type(p), address);
+        });
     }
 
     // Where this thread's values of S of a segment lie in the workspace. Without a split all segments share one place.
@@ -134,8 +157,9 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
 #pragma unroll
                 for (int i = 0; i < kStateValues; ++i) before.set(i, 0.0f);
             }
-            for_each_value(p, p.initial, 0, job,
-                           [&](int i, float element) { before.set(i, element * p.inverse_state_scale); });
+            for_each_element(p, p.initial, 0, job, state_bytes(state_type(p)), [&](int i, const char* address) {
+                before.set(i, state_element(state_type(p), address) * p.inverse_state_scale);
+            });
         }
         if constexpr (Config::kBeforeInRegisters) {
             if (p.split && !p.combined) combine_sums(p, job, sums, before);
@@ -271,7 +295,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
     }
 
     // Waits for add_chunk.
-    __device__ static void end_adding(const SegmentedScanParams& p, const WeightedValues& weighted, State& sum) {
+    __device__ static void end_adding(const Params& p, const WeightedValues& weighted, State& sum) {
         ptx::wgmma_wait<0>();
 #pragma unroll
         for (int part = 0; part < State::kParts; ++part) ptx::touch(sum.part[part]);
@@ -328,28 +352,36 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
         return static_cast<int>(min(p.block_size / kChunk, int64_t{1} << 24));
     }
 
-    // b_offset, c_offset: of this warpgroup's tiles in a stage.
-    __device__ static void run_job(const SegmentedScanParams& p, Shared& shared, const Job& job, Rings& rings,
-                                   int b_offset, int c_offset) {
-        const Sums sums(p, job.head);
-        const float rate = sums.rate;
+    // Which part of a job's tiles this warpgroup has.
+    struct Part {
+        int row_tile;
+        int slice;
+
+        __device__ Job of(Job job) const {
+            job.row_part += row_tile;
+            job.slice += slice;
+            return job;
+        }
+        __device__ int b_offset() const { return row_tile * kTileBytes; }
+        __device__ int c_offset() const { return slice * kTileBytes; }
+    };
+
+    __device__ static void run_job(const Params& params, Shared& shared, const Current& current, Rings& rings,
+                                   const Part& part) {
+        const float rate = current.params().decay_rate[current.job().head];
         State sum = {};
-        Before before = state_before(p, job, sums);
-        Weights weights(p, rate, Layout::tokens_of(p, job.first_chunk));
+        Before before =
+            state_before(current.params(), part.of(current.job()), Sums(current.params(), rate));
+        Weights weights(current.params(), rate, Layout::tokens_of(current.params(), current.job().first_chunk));
         WeightedValues weighted;
         ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
-        weigh_values(shared.stage[rings.stage.index].c + c_offset, weights, weighted);
+        weigh_values(shared.stage[rings.stage.index].c + part.c_offset(), weights, weighted);
 
-        int chunk = job.first_chunk;
+        int chunk = current.job().first_chunk;
 #pragma unroll 1
-        while (chunk < job.end_chunk) {
-            if (chunk == sums.first_chunk(chunk) && chunk > job.first_chunk)
-                end_sum(p, job, sums.decay_at_end(chunk), before, sum);
-            if (has_block_states(p) && chunk % chunks_of_block(p) == 0)
-                write_state(p, p.block_states, chunk / chunks_of_block(p), job, expf(-rate * sums.tokens_before(chunk)),
-                            before, sum);
-            Run run(p, job, chunk, sums);
-            if (run.next_tokens < kChunk) weights = Weights(p, rate, run.next_tokens);
+        while (chunk < current.end_chunk()) {
+            Run run = begin_run(current, part, chunk, rate, before, sum);
+            if (run.next_tokens < kChunk) weights = Weights(current.params(), rate, run.next_tokens);
 #pragma unroll 1
             for (; chunk < run.end_chunk; ++chunk) {
                 if constexpr (kWithOutput) {
@@ -360,7 +392,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
 #pragma unroll
                 for (int i = 0; i < kStateValues; ++i) sum[i] *= run.decay;
                 const int stage = rings.stage.index;
-                add_chunk(shared.stage[stage].b + b_offset, weighted, sum);
+                add_chunk(shared.stage[stage].b + part.b_offset(), weighted, sum);
 
                 // What takes time is done while the products run.
                 if constexpr (kWithOutput) {
@@ -369,51 +401,72 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide> {
                     rings.state.advance();
                 }
                 rings.stage.advance();
-                const bool has_next = chunk + 1 < job.end_chunk;
+                const bool has_next = chunk + 1 < current.end_chunk();
                 if (has_next) ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
-                const char* c = shared.stage[rings.stage.index].c + c_offset;
+                const char* c = shared.stage[rings.stage.index].c + part.c_offset();
                 if constexpr (kWeighsAhead) {
                     WeightedValues next = weighted;
                     if (has_next) weigh_values(c, weights, next);
-                    end_adding(p, weighted, sum);
+                    end_adding(params, weighted, sum);
                     weighted = next;
                 } else {
-                    end_adding(p, weighted, sum);
+                    end_adding(params, weighted, sum);
                     // Weights of fp32 are formed here: there are no registers to keep them in.
                     if (has_next)
-                        weigh_values(c, Element::kPackedWeights ? weights : Weights(p, rate, run.next_tokens),
-                                     weighted);
+                        weigh_values(
+                            c, Element::kPackedWeights ? weights : Weights(current.params(), rate, run.next_tokens),
+                            weighted);
                 }
                 Layout::arrive_warp(shared.empty[stage]);
             }
-            add_block_grad(p, job, chunk, sum);
+            add_block_grad(current.params(), part.of(current.job()), chunk, sum);
         }
+        end_job(current.params(), part.of(current.job()), rate, before, sum);
+    }
 
+    // In a packed batch's kernels registers are too few to keep what follows from the rate.
+    __device__ static Sums sums_of(const SegmentedScanParams& p, float rate) {
+        if constexpr (kPacked) return Sums(p, __uint_as_float(ptx::opaque(__float_as_uint(rate))));
+        return Sums(p, rate);
+    }
+
+    // What lies between runs.
+    __device__ static Run begin_run(const Current& current, const Part& part, int chunk, float rate, Before& before,
+                                    State& sum) {
+        const SegmentedScanParams& p = current.params();
+        const Job job = part.of(current.job());
+        const Sums sums = sums_of(p, rate);
+        if (chunk == sums.first_chunk(chunk) && chunk > job.first_chunk)
+            end_sum(p, job, sums.decay_at_end(chunk), before, sum);
+        if (has_block_states(p) && chunk % chunks_of_block(p) == 0)
+            write_block_state(p, chunk / chunks_of_block(p), job, expf(-rate * sums.tokens_before(chunk)), before, sum);
+        return Run(p, job, chunk, sums);
+    }
+
+    __device__ static void end_job(const SegmentedScanParams& p, const Job& job, float rate, const Before& before,
+                                   const State& sum) {
         if constexpr (!kWithOutput) {
             float* state = workspace_state(p, job, job.end_chunk / Config::kChunksPerSegment);
 #pragma unroll
             for (int i = 0; i < kStateValues; ++i) state[i * kGroupThreads] = sum[i];
         } else if (p.final.data != nullptr && job.end_chunk == p.end_chunk) {
-            const int begin = sums.first_chunk(job.end_chunk - 1);
-            write_state(p, p.final, 0, job, expf(-rate * tokens_between<Config>(p, begin, job.end_chunk)), before, sum);
+            const int begin = sums_of(p, rate).first_chunk(job.end_chunk - 1);
+            write_final_state(p, job, expf(-rate * tokens_between<Config>(p, begin, job.end_chunk)), before, sum);
         }
     }
 
     // group: of those that form states; its tile of a job is row tile group / kCTiles, value slice group % kCTiles.
-    __device__ static void run(const SegmentedScanParams& p, Shared& shared, int group) {
+    __device__ static void run(const Params& params, Shared& shared, int group) {
         Rings rings;
-        const int jobs = Layout::job_count(p);
-#pragma unroll 1
-        for (int index = blockIdx.x; index < jobs; index += gridDim.x) {
-            Job job(p, index);
+        const Part part{kWithOutput ? 0 : group / Layout::kCTiles, kWithOutput ? 0 : group % Layout::kCTiles};
+        Layout::for_each_job(params, shared, [&](const Current& current) {
             // For sums or the states before jobs; everything else may start without the passes before this one.
-            if (kWithOutput && job.segment() > 0 && p.split && !p.overlaps) ptx::wait_for_prior_kernel();
-            const int row_tile = kWithOutput ? 0 : group / Layout::kCTiles;
-            const int slice = kWithOutput ? 0 : group % Layout::kCTiles;
-            job.row_part += row_tile;
-            job.slice += slice;
-            run_job(p, shared, job, rings, row_tile * kTileBytes, slice * kTileBytes);
-        }
+            if constexpr (kWithOutput && !kPacked) {
+                const SegmentedScanParams& p = current.params();
+                if (current.job().segment() > 0 && p.split && !p.overlaps) ptx::wait_for_prior_kernel();
+            }
+            run_job(params, shared, current, rings, part);
+        });
     }
 };
 

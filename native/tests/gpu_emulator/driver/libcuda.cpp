@@ -17,12 +17,16 @@
 #include "decay_grad/decay_grad.cu"
 #include "decode/decode.cu"
 #include "group_sum/group_sum.cu"
+#include "packed/clear_padding.cu"
 #include "scan/scan_bf16.cu"
 #include "scan/scan_fp16.cu"
 #include "scan/scan_fp32.cu"
 #include "scan/scan_tf32.cu"
+#include "segmented_scan/packed_scan_bf16_sm90a.cu"
+#include "segmented_scan/packed_scan_fp16_sm90a.cu"
 #include "segmented_scan/segmented_scan_bf16_sm90a.cu"
 #include "segmented_scan/segmented_scan_fp16_sm90a.cu"
+#include "segmented_scan/sequence_table_sm90a.cu"
 
 namespace lattn::emulator {
 namespace {
@@ -72,9 +76,19 @@ const std::map<std::string, Kernel>& kernels() {
         LATTN_KERNEL(lattn_segment_sums_fp16_wide),
         LATTN_KERNELS_OF_SIZES(lattn_combine_segments_bf16),
         LATTN_KERNELS_OF_SIZES(lattn_combine_segments_fp16),
+        LATTN_KERNELS_OF_SIZES(lattn_packed_scan_bf16),
+        LATTN_KERNEL(lattn_packed_scan_fp16_d192),
+        LATTN_KERNEL(lattn_packed_scan_fp16_d256),
+        LATTN_KERNEL(lattn_packed_sums_bf16),
+        LATTN_KERNEL(lattn_packed_sums_fp16),
+        LATTN_KERNELS_OF_SIZES(lattn_combine_packed_bf16),
+        LATTN_KERNEL(lattn_combine_packed_fp16_d192),
+        LATTN_KERNEL(lattn_combine_packed_fp16_d256),
+        LATTN_KERNEL(lattn_sequence_table),
         LATTN_KERNELS_OF_TYPES(lattn_decay_grad),
         LATTN_KERNEL(lattn_decay_grad_reduce),
         LATTN_KERNELS_OF_TYPES(lattn_group_sum),
+        LATTN_KERNEL(lattn_clear_padding),
         LATTN_DECODE_KERNELS_OF_STATES(bf16),
         LATTN_DECODE_KERNELS_OF_STATES(fp16),
         LATTN_DECODE_KERNELS_OF_STATES(fp32),

@@ -1,0 +1,180 @@
+#include "cuda/segmented_scan/packed_scan_launch.h"
+
+#include <algorithm>
+#include <climits>
+
+#include "common/dtype.h"
+#include "common/problem.h"
+#include "cuda/host/views.h"
+#include "cuda/packed/clear_padding_launch.h"
+#include "cuda/segmented_scan/segmented_scan_launch.h"
+#include "cuda/segmented_scan/sequence_table_params.h"
+
+namespace lattn::cuda {
+namespace {
+
+constexpr int64_t kCombineThreads = SegmentedScanConfig<64>::kCombineThreads; // in every instantiation
+
+// What the host knows of a packed batch: how many tokens and sequences there are. The rest is known on the device.
+struct PackedPlan {
+    int64_t sequences;
+    int64_t heads_and_slices;
+    int64_t value_slices;
+    int64_t row_parts;
+    int64_t state_floats;
+    int64_t outside_entries; // without room in registers S has a place in the workspace
+    int64_t part_capacity;
+    bool may_cut;
+
+    // Offsets into the workspace.
+    uint64_t parts[kPackedPasses];
+    uint64_t counts;
+    uint64_t copies;
+    uint64_t states;
+    uint64_t bytes;
+
+    PackedPlan(const Device& device, const ScanCall& call, int64_t row_dim) {
+        const lattn_problem& problem = call.problem;
+        sequences = problem.batch;
+        value_slices = segmented_scan_value_slices(call);
+        heads_and_slices = problem.heads_v * value_slices;
+        row_parts = row_dim / kSumRows;
+        state_floats = row_dim * SegmentedScanConfig<64>::kValueCols;
+        outside_entries = row_dim > kBeforeInRegistersDim ? 1 : 0;
+        part_capacity = problem.tokens / kSegmentTokens + sequences;
+        // A sequence has no more tokens than all of them together.
+        may_cut = problem.tokens > kSegmentTokens &&
+                  kLongestJobQuarters * heads_and_slices < 4 * int64_t{device.multiprocessors()};
+
+        bytes = 0;
+        take(sequences * sizeof(SegmentedScanParams)); // the table
+        for (uint64_t& offset : parts) offset = take(static_cast<uint64_t>(part_capacity) * sizeof(PackedPart));
+        counts = take(kPackedPasses * sizeof(int32_t));
+        const int64_t most_copies = may_cut && call.pool != nullptr ? problem.tokens / kCutSequenceTokens + 1 : 0;
+        copies = take(static_cast<uint64_t>(most_copies * problem.heads_v * call.row_dim() * call.value_dim()) *
+                      sizeof(float));
+        const int64_t most_sums = may_cut ? problem.tokens / kSegmentTokens : 0;
+        states = take(static_cast<uint64_t>((most_sums + outside_entries * sequences) * heads_and_slices *
+                                            state_floats) *
+                      sizeof(float));
+    }
+
+private:
+    uint64_t take(uint64_t size) {
+        constexpr uint64_t kAlignment = 256;
+        const uint64_t offset = bytes;
+        bytes += (size + kAlignment - 1) / kAlignment * kAlignment;
+        return offset;
+    }
+};
+
+PackedTensor packed_tensor(const BoxedView& tensor, lattn_dtype dtype) {
+    return {static_cast<char*>(tensor.view.data), tensor.view.stride_n * static_cast<int64_t>(dtype_bytes(dtype))};
+}
+
+class PackedScan {
+public:
+    PackedScan(Device& device, const ScanCall& call, int kernel)
+        : device_(device), call_(call), plan_(device, call, kernel_at(kernel).row_dim) {}
+
+    Status launch() {
+        LATTN_RETURN_IF_ERROR(check_workspace(call_.workspace, call_.workspace_bytes, plan_.bytes));
+        LATTN_RETURN_IF_ERROR(launch_table());
+        const int64_t multiprocessors = device_.multiprocessors();
+        if (plan_.may_cut) {
+            LATTN_RETURN_IF_ERROR(launch_pass(Operation::kPackedSums, kSumsPass,
+                                              plan_.heads_and_slices * plan_.row_parts,
+                                              multiprocessors * SegmentSumConfig<1>::kCtas));
+            constexpr int64_t kCombineCtas = 8; // per multiprocessor
+            LATTN_RETURN_IF_ERROR(launch_pass(Operation::kCombinePacked, kCombinePass,
+                                              plan_.heads_and_slices * (plan_.state_floats / kCombineThreads),
+                                              multiprocessors * kCombineCtas));
+        }
+        return launch_pass(Operation::kPackedScan, kScanPass, plan_.heads_and_slices, multiprocessors);
+    }
+
+private:
+    template <typename T>
+    T* workspace(uint64_t offset) const {
+        return reinterpret_cast<T*>(static_cast<char*>(call_.workspace) + offset);
+    }
+
+    Status launch_table() {
+        const lattn_problem& problem = call_.problem;
+        SequenceTableParams table{};
+        LATTN_RETURN_IF_ERROR(make_call_params(device_, call_, table.call));
+        table.call.row_parts = static_cast<int32_t>(plan_.row_parts);
+        table.call.workspace = workspace<float>(plan_.states);
+        table.a = packed_tensor(call_.a, problem.dtype);
+        table.b = packed_tensor(call_.b, problem.dtype);
+        table.c = packed_tensor(call_.c, problem.dtype);
+        if (table.call.written == kElementOut) table.out = packed_tensor(call_.out, problem.dtype);
+        table.packed = packed_batch(problem, call_.pool);
+        table.call.state_type = table.packed.pool_type;
+        table.padding = clear_padding_params(call_);
+        table.multiprocessors = device_.multiprocessors();
+        table.may_cut = plan_.may_cut;
+        table.state_floats = static_cast<int32_t>(plan_.state_floats);
+        table.outside_entries = static_cast<int32_t>(plan_.outside_entries);
+        table.table = workspace<SegmentedScanParams>(0);
+        for (int pass = 0; pass < kPackedPasses; ++pass) table.parts[pass] = workspace<PackedPart>(plan_.parts[pass]);
+        table.part_counts = workspace<int32_t>(plan_.counts);
+        table.part_capacity = static_cast<int32_t>(plan_.part_capacity);
+        table.initial_copies = workspace<char>(plan_.copies);
+        const int64_t clearing = std::min(ceil_div(problem.tokens, int64_t{kClearPaddingTokens}),
+                                          int64_t{4} * device_.multiprocessors());
+        return launch(Operation::kSequenceTable, 1 + clearing, table);
+    }
+
+    Status launch_pass(Operation operation, PackedPass pass, int64_t jobs_per_part, int64_t most_blocks) {
+        PackedScanParams params{};
+        params.sequences = workspace<const SegmentedScanParams>(0);
+        params.parts = workspace<const PackedPart>(plan_.parts[pass]);
+        params.part_count = workspace<const int32_t>(plan_.counts) + pass;
+        params.jobs_per_part = static_cast<int32_t>(jobs_per_part);
+        params.heads = static_cast<int32_t>(call_.problem.heads_v);
+        params.value_slices = static_cast<int32_t>(plan_.value_slices);
+        params.row_parts = static_cast<int32_t>(plan_.row_parts);
+        return launch(operation, std::min(most_blocks, plan_.part_capacity * jobs_per_part), params);
+    }
+
+    template <typename Params>
+    Status launch(Operation operation, int64_t blocks, const Params& params) {
+        int kernel = 0;
+        const bool any_type = operation == Operation::kSequenceTable;
+        LATTN_RETURN_IF_ERROR(
+            find_kernel(operation, any_type ? 0 : call_.problem.dtype, 0, any_type ? 0 : call_.row_dim(), kernel));
+        return device_.launch(kernel, blocks, call_.stream, params, Start::kDuringPrior);
+    }
+
+    Device& device_;
+    const ScanCall& call_;
+    PackedPlan plan_;
+};
+
+} // namespace
+
+Status check_packed_scan(const Device& device, const ScanCall& call, int& kernel) {
+    LATTN_RETURN_IF_ERROR(find_segmented_scan(device, Operation::kPackedScan, call.problem.dtype, call.row_dim(), kernel));
+    LATTN_RETURN_IF_ERROR(check_scan_tensors(call));
+    const PackedPlan plan(device, call, kernel_at(kernel).row_dim);
+    const int64_t blocks = plan.state_floats / kCombineThreads;
+    if (plan.part_capacity > INT_MAX / (plan.heads_and_slices * std::max(blocks, plan.row_parts)))
+        return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes at most %d parts of work, not %lld x %lld x %lld",
+                     INT_MAX, static_cast<long long>(plan.part_capacity),
+                     static_cast<long long>(plan.heads_and_slices),
+                     static_cast<long long>(std::max(blocks, plan.row_parts)));
+    return ok();
+}
+
+uint64_t packed_scan_workspace_bytes(const Device& device, const ScanCall& call, int kernel) {
+    return PackedPlan(device, call, kernel_at(kernel).row_dim).bytes;
+}
+
+Status launch_packed_scan(Device& device, const ScanCall& call, int kernel) {
+    const Device::CurrentContext current(device); // for the tensor maps
+    LATTN_RETURN_IF_ERROR(current.status("the packed scan"));
+    return PackedScan(device, call, kernel).launch();
+}
+
+} // namespace lattn::cuda

@@ -1,0 +1,201 @@
+// Packed sequences on a device: each as it would be alone on the same path.
+#include "gpu/on_device.h"
+#include "packed_problem.h"
+
+namespace lattn::test {
+namespace {
+
+class Varlen : public OnDevice {
+protected:
+    PackedCase target_case() const {
+        PackedCase c;
+        c.dtype = GetParam().dtype;
+        c.device_type = GetParam().device;
+        c.allow_tf32 = GetParam().allow_tf32;
+        c.cuda_path = GetParam().cuda_path;
+        return c;
+    }
+
+    auto on_device() const {
+        return [this](Packed& packed, auto calls) {
+            Mirror mirror(device(), packed.inputs(), packed.results());
+            calls(mirror);
+            mirror.fetch();
+        };
+    }
+
+    void check(const PackedCase& c) const {
+        check_packed_forward(c, on_device());
+        check_packed_backward(c, on_device());
+    }
+};
+
+TEST_P(Varlen, EveryLength) {
+    PackedCase c = target_case();
+    c.lengths = {0, 1, 63, 64, 0, 65, 200, 2};
+    c.rates = {0, 0.02, 0.4};
+    c.heads_qk = c.heads_v = 3;
+    check(c);
+    c.lengths = {300};
+    check(c);
+}
+
+TEST_P(Varlen, HeadSizesAndGroups) {
+    struct HeadSizes {
+        int64_t heads_qk, d, e;
+    };
+    for (const auto& [heads_qk, d, e] : {HeadSizes{1, 40, 136}, {2, 128, 24}, {1, 200, 72}, {2, 256, 136}}) {
+        PackedCase c = target_case();
+        c.lengths = {65, 0, 1, 100};
+        c.heads_qk = heads_qk;
+        c.d = d;
+        c.e = e;
+        c.scale = 0.1;
+        c.after = 7;
+        check(c);
+    }
+}
+
+TEST_P(Varlen, PaddingAroundTheSequences) {
+    for (lattn_dtype offset_dtype : {LATTN_INT32, LATTN_INT64})
+        for (int64_t padding : {3, 200}) {
+            PackedCase c = target_case();
+            c.before = padding;
+            c.after = padding + 1;
+            c.offset_dtype = offset_dtype;
+            check(c);
+        }
+}
+
+TEST_P(Varlen, EveryLayout) {
+    for (Layout layout : {Layout::kTokenMajor, Layout::kPadded, Layout::kReversed}) {
+        PackedCase c = target_case();
+        if (layout != Layout::kTokenMajor && c.cuda_path == LATTN_CUDA_PATH_HOPPER) continue; // cannot address it
+        c.layout = layout;
+        c.after = 5;
+        c.heads_v = 4;
+        check(c);
+    }
+}
+
+// Sequences so long, beside so few heads, that the Hopper kernels cut them into jobs.
+TEST_P(Varlen, LongSequences) {
+    PackedCase c = target_case();
+    c.lengths = {100, 9000, 0, 2049, 4500};
+    c.heads_qk = c.heads_v = 1;
+    c.d = 16;
+    c.e = 24;
+    c.rates = {0.001};
+    c.before = 3;
+    check(c);
+    c.slot_count = 6;
+    c.slots = {4, 0, 1, 5, 2};
+    c.has_initial = {1, 1, 0, 0, 1};
+    check_packed_forward(c, on_device());
+    c.state_dtype = LATTN_BFLOAT16;
+    c.d = 136; // its states do not fit into registers
+    c.rates = {0.05}; // nothing of a segment's beginning is left at its end
+    check_packed_forward(c, on_device());
+}
+
+TEST_P(Varlen, NothingAtAll) {
+    PackedCase c = target_case();
+    c.lengths = {};
+    check(c);
+    c.after = 10; // padding alone
+    check(c);
+    c.after = 0;
+    c.lengths = {0, 0};
+    check(c);
+    c.slot_count = 3;
+    c.slots = {2, 0};
+    c.has_initial = {0, 1};
+    check_packed_forward(c, on_device());
+}
+
+TEST_P(Varlen, Pool) {
+    for (lattn_dtype state_dtype : kDeviceTypes)
+        for (Layout layout : {Layout::kContiguous, Layout::kTokenMajor, Layout::kPadded, Layout::kReversed}) {
+            PackedCase c = target_case();
+            c.state_dtype = state_dtype;
+            c.state_layout = layout;
+            c.slot_dtype = layout == Layout::kContiguous ? LATTN_INT32 : LATTN_INT64;
+            c.heads_v = 4;
+            c.e = 72;
+            c.before = 2;
+            c.lengths = {65, 0, 0, 30, 1, 130, 0};
+            c.slot_count = 9;
+            c.slots = {4, 8, 0, -1, 2, 7, -1};
+            check_packed_forward(c, on_device());
+            c.has_initial = {1, 0, 1, 0, 0, 1, 0};
+            check_packed_forward(c, on_device());
+        }
+}
+
+// A slot outside the pool is none on CUDA, and an error on the CPU.
+TEST_P(Varlen, SlotsOutsideThePool) {
+    if (GetParam().device == LATTN_CPU) GTEST_SKIP() << "an error on the CPU";
+    PackedCase c = target_case();
+    c.slot_count = 3;
+    c.slots = {1, 3, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()};
+    c.lengths = {65, 70, 1, 130};
+    check_packed_forward(c, on_device());
+}
+
+// Whatever the offsets are, nothing outside the tensors is read or written: the guards are intact, and the sequence
+// that is in order is right.
+TEST_P(Varlen, OffsetsOutOfOrder) {
+    if (GetParam().device == LATTN_CPU) GTEST_SKIP() << "an error on the CPU";
+    PackedCase c = target_case();
+    c.lengths = {65, 70, 40, 30};
+    Packed right(c);
+    on_device()(right, [&](auto& caller) { caller.forward(right.forward_params()); });
+    constexpr int64_t kMost = std::numeric_limits<int64_t>::max(), kLeast = std::numeric_limits<int64_t>::min();
+    for (const std::vector<int64_t>& offsets : std::vector<std::vector<int64_t>>{{0, 65, 1000, 2000, 3000},
+                                                                                 {-100, 65, kLeast, kMost, 3},
+                                                                                 {kLeast, 65, 20, 10, 0},
+                                                                                 {0, 65, 65, kMost, kLeast}}) {
+        Packed wrong(c);
+        wrong.offsets() = offsets;
+        on_device()(wrong, [&](auto& caller) {
+            caller.forward(wrong.forward_params());
+            caller.backward(wrong.backward_params());
+        });
+        wrong.expect_guards_intact();
+        const std::vector<double> expected = right.output.values(), actual = wrong.output.values();
+        for (std::size_t i = 0; i < static_cast<std::size_t>(20 * c.e); ++i) ASSERT_EQ(expected[i], actual[i]) << i;
+    }
+}
+
+TEST_P(Varlen, TheSameCallTwice) {
+    PackedCase c = target_case();
+    c.lengths = {130, 7, 0, 64, 200};
+    c.heads_v = 4;
+    Packed first(c), second(c);
+    for (Packed* packed : {&first, &second})
+        on_device()(*packed, [&](auto& caller) {
+            caller.forward(packed->forward_params());
+            caller.backward(packed->backward_params());
+        });
+    EXPECT_EQ(first.output.storage(), second.output.storage());
+    EXPECT_EQ(first.grad_q.storage(), second.grad_q.storage());
+    EXPECT_EQ(first.grad_k.storage(), second.grad_k.storage());
+    EXPECT_EQ(first.grad_v.storage(), second.grad_v.storage());
+    EXPECT_EQ(first.grad_rate.storage(), second.grad_rate.storage());
+}
+
+// On one path each: a packed call and those of its sequences alone must not take different ones.
+std::vector<Target> varlen_targets() {
+    std::vector<Target> all = operator_targets();
+    for (Target& target : all) target.cuda_path = LATTN_CUDA_PATH_GENERAL;
+    for (lattn_dtype dtype : kHopperTypes) {
+        all.push_back({LATTN_CUDA, dtype});
+        all.back().cuda_path = LATTN_CUDA_PATH_HOPPER;
+    }
+    return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, Varlen, ::testing::ValuesIn(varlen_targets()), target_name);
+
+} // namespace
+} // namespace lattn::test
