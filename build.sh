@@ -10,7 +10,7 @@ usage: ./build.sh <command> [-- arguments]
   run          set up, build, and train the sample language model (arguments go to it: ./build.sh run -- --help)
   test         set up, build, and run the native and the managed tests (arguments go to dotnet test)
   build        set up and build the native library and the solution
-  gpu-package  pack tests, benchmark and sample for a GPU machine that has Python's PyTorch and no .NET
+  gpu-package  pack tests, benchmark and samples for a GPU machine that has Python's PyTorch and no .NET
   clean        delete what was built
 
 CUDA kernels are built when nvcc is found; scripts/install-cuda-compiler.sh installs one on Debian.

@@ -3,7 +3,7 @@
 #   managed       builds the solution
 #   managed-test  runs its tests
 #   run-sample    runs samples/CharLm
-#   gpu-package   packs tests, benchmark and sample for a GPU machine without .NET (Linux)
+#   gpu-package   packs tests, benchmark and samples for a GPU machine without .NET (Linux)
 #
 # Arguments for the program that is run come in the environment variable LATTN_ARGS, separated by ASCII 31.
 # TorchBackend in the environment chooses the libtorch, as MSBuild reads it from there.

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Runs the packed tests, benchmark or sample on a machine with an NVIDIA GPU and Python's PyTorch; no .NET is needed.
+# Runs the packed tests, benchmark or samples on a machine with an NVIDIA GPU and Python's PyTorch; no .NET is needed.
 #
 #   run-on-gpu.sh [test] [arguments of the test runner]     the GPU tests, or those of --filter; all tests with: test --all
 #   run-on-gpu.sh native [arguments of GoogleTest]          the native GPU tests; they need no PyTorch
 #   run-on-gpu.sh benchmark [arguments of the benchmark]
 #   run-on-gpu.sh sample --data PATH [arguments of CharLm]  trains a small language model on a file or folder
+#   run-on-gpu.sh serve [arguments of Serve]                many generation streams at a time; --verify compares each of
+#                                                           them with the same prompt served alone
 #   run-on-gpu.sh sanitize [native | test]                  under compute-sanitizer: native tests that reach every kernel
 #                                                           (memcheck, racecheck, initcheck; no PyTorch) and a subset of
 #                                                           the GPU tests (memcheck); or one of the two
@@ -17,6 +19,7 @@ set -euo pipefail
 readonly tests=LightningAttn.TorchSharp.Tests
 readonly benchmark=LightningAttn.Benchmarks
 readonly sample=CharLm
+readonly serve=Serve
 readonly package=lightning-attn-gpu
 
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -143,5 +146,9 @@ case $what in
         use_torch
         exec "$app/$sample" "$@"
         ;;
-    *) die "'$what' is none of test, native, benchmark, sample, sanitize" ;;
+    serve)
+        use_torch
+        exec "$app/$serve" "$@"
+        ;;
+    *) die "'$what' is none of test, native, benchmark, sample, serve, sanitize" ;;
 esac

@@ -1,3 +1,4 @@
+using System.Text;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -10,18 +11,17 @@ namespace LightningAttn;
 /// <remarks>
 /// All members may be called by several threads. That holds for the bookkeeping; the states themselves are read and
 /// written in the order of the device's stream, as those of any tensor, and a slot is one request's at a time.
-/// <see cref="Save(BinaryWriter)"/> and <see cref="Load"/> wait for the device, and on CUDA <see cref="Indices"/> for
-/// the copy of the indices; nothing else does. No gradients are recorded.
+/// Saving and loading wait for the device; nothing else does. No gradients are recorded.
 /// </remarks>
 public sealed class StatePool : IDisposable
 {
-    private const string Magic = "LightningAttn state pool 1";
-
-    private readonly object _lock = new();
+    private readonly Lock _lock = new();
     private readonly Tensor[] _layers;
-    private readonly int[] _generations;
+    private readonly int[] _sizes; // of a state: H, D, E
+    private readonly long[] _generations; // of each slot, the latest; 0 before the first
     private readonly bool[] _inUse;
     private readonly Stack<int> _free;
+    private long _generation = Random.Shared.NextInt64(1, long.MaxValue / 2);
     private bool _disposed;
 
     /// <summary>A pool of zeros with every slot free.</summary>
@@ -30,7 +30,7 @@ public sealed class StatePool : IDisposable
     /// <param name="heads">H, value heads; at least 1.</param>
     /// <param name="head_dim_qk">D; at least 1.</param>
     /// <param name="head_dim_v">E; at least 1.</param>
-    /// <param name="dtype">float32, bfloat16 or float16.</param>
+    /// <param name="dtype">float32, bfloat16 or float16; float64 for float64 inputs.</param>
     /// <param name="device">The CPU where it is left out.</param>
     /// <exception cref="ArgumentOutOfRangeException">A size is below 1.</exception>
     /// <exception cref="ArgumentException">Another type.</exception>
@@ -48,24 +48,33 @@ public sealed class StatePool : IDisposable
         ArgumentOutOfRangeException.ThrowIfLessThan(heads, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(head_dim_qk, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(head_dim_v, 1);
-        if (dtype is not (ScalarType.Float32 or ScalarType.BFloat16 or ScalarType.Float16))
+        if (dtype is not (ScalarType.Float32 or ScalarType.BFloat16 or ScalarType.Float16 or ScalarType.Float64))
         {
             throw new ArgumentException(
-                $"dtype is {Check.Name(dtype)}, expected float32, bfloat16 or float16.", nameof(dtype));
+                $"dtype is {Check.Name(dtype)}, expected float32, bfloat16, float16 or float64.", nameof(dtype));
         }
 
-        (Heads, HeadDimQk, HeadDimV, Dtype, Device) = (heads, head_dim_qk, head_dim_v, dtype, device ?? torch.CPU);
-        using var noGrad = torch.no_grad();
-        _layers = new Tensor[layers];
-        for (int layer = 0; layer < layers; layer++)
-        {
-            _layers[layer] = torch.zeros([slots, heads, head_dim_qk, head_dim_v], dtype, Device)
-                .DetachFromDisposeScope();
-        }
-
-        _generations = new int[slots];
+        (_sizes, Dtype, Device) = ([heads, head_dim_qk, head_dim_v], dtype, device ?? torch.CPU);
+        _generations = new long[slots];
         _inUse = new bool[slots];
-        _free = new Stack<int>(Enumerable.Range(0, slots).Reverse());
+        _free = new Stack<int>(slots);
+        FillFree();
+        _layers = new Tensor[layers];
+        try
+        {
+            // What is made in inference mode could not be written outside of it.
+            using var mode = torch.inference_mode(false);
+            for (int layer = 0; layer < layers; layer++)
+            {
+                _layers[layer] = torch.zeros([slots, heads, head_dim_qk, head_dim_v], dtype, Device)
+                    .DetachFromDisposeScope();
+            }
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
     }
 
     /// <summary>Number of layers.</summary>
@@ -73,15 +82,6 @@ public sealed class StatePool : IDisposable
 
     /// <summary>Slots, handed out or not.</summary>
     public int Capacity => _inUse.Length;
-
-    /// <summary>H.</summary>
-    public int Heads { get; }
-
-    /// <summary>D.</summary>
-    public int HeadDimQk { get; }
-
-    /// <summary>E.</summary>
-    public int HeadDimV { get; }
 
     /// <summary>Type of the states.</summary>
     public ScalarType Dtype { get; }
@@ -108,19 +108,18 @@ public sealed class StatePool : IDisposable
         {
             lock (_lock)
             {
-                return [.. Used().Select(HandleOf)];
+                return SlotsInUse();
             }
         }
     }
 
-    /// <summary>How much memory the states take.</summary>
+    /// <summary>How much memory the states take, and how much of it is in use.</summary>
     public StatePoolMemory Memory
     {
         get
         {
-            long perSlot = (long)Heads * HeadDimQk * HeadDimV * Dtype.ElementSize();
-            long perLayer = perSlot * Capacity;
-            return new StatePoolMemory(perLayer, perLayer * Layers, perSlot * (Capacity - Available) * Layers);
+            long perSlot = (long)_sizes[0] * _sizes[1] * _sizes[2] * Dtype.ElementSize();
+            return new StatePoolMemory(Layers, Capacity, Capacity - Available, perSlot * Capacity);
         }
     }
 
@@ -134,7 +133,7 @@ public sealed class StatePool : IDisposable
         {
             ArgumentOutOfRangeException.ThrowIfNegative(layer);
             ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(layer, Layers);
-            ObjectDisposedException.ThrowIf(_disposed, this);
+            using Lock.Scope held = Enter();
             return _layers[layer];
         }
     }
@@ -142,117 +141,126 @@ public sealed class StatePool : IDisposable
     /// <summary>Hands out a slot with states of zeros.</summary>
     /// <exception cref="InvalidOperationException">Every slot is in use.</exception>
     /// <exception cref="ObjectDisposedException">The pool has been disposed.</exception>
-    public StateSlot Allocate() =>
-        TryAllocate(out StateSlot slot) ? slot : throw Full();
+    public StateSlot Allocate() => Allocate(1)[0];
 
-    /// <summary>The same, where a full pool is no error.</summary>
-    /// <param name="slot">The slot, if there was one.</param>
+    /// <summary>Hands out several slots with states of zeros, or none if too few are free.</summary>
+    /// <param name="count">How many; they are set to zero together, by one operation per layer.</param>
+    /// <exception cref="ArgumentOutOfRangeException">A negative count.</exception>
+    /// <exception cref="InvalidOperationException">Fewer slots are free.</exception>
+    /// <exception cref="ObjectDisposedException">The pool has been disposed.</exception>
+    public StateSlot[] Allocate(int count)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(count);
+        using Lock.Scope held = Enter();
+        RequireFree(count);
+        Zero([.. _free.Take(count)]);
+        return [.. Enumerable.Range(0, count).Select(_ => Take())];
+    }
+
+    /// <summary>Hands out a slot with states of zeros, if there is one.</summary>
+    /// <param name="slot">The slot; <c>default</c>, which every pool refuses, if there is none.</param>
     /// <returns>Whether there was one.</returns>
     /// <exception cref="ObjectDisposedException">The pool has been disposed.</exception>
     public bool TryAllocate(out StateSlot slot)
     {
-        lock (_lock)
+        using Lock.Scope held = Enter();
+        slot = default;
+        if (!_free.TryPeek(out int index))
         {
-            bool taken = TryTake(out slot);
-            if (taken)
-            {
-                Zero(slot.Index);
-            }
-
-            return taken;
+            return false;
         }
+
+        Zero([index]);
+        slot = Take();
+        return true;
     }
 
     /// <summary>Takes a slot back. Its states stay until it is handed out again.</summary>
     /// <param name="slot">A slot of this pool.</param>
-    /// <exception cref="InvalidOperationException">It has been freed before.</exception>
+    /// <exception cref="InvalidOperationException">It has been freed before, or is another pool's.</exception>
     /// <exception cref="ObjectDisposedException">The pool has been disposed.</exception>
     public void Free(StateSlot slot)
     {
-        lock (_lock)
-        {
-            Require(slot);
-            _inUse[slot.Index] = false;
-            _free.Push(slot.Index);
-        }
+        using Lock.Scope held = Enter();
+        RequireInUse(slot);
+        _inUse[slot.Index] = false;
+        _free.Push(slot.Index);
     }
 
     /// <summary>Sets the states of a slot to zero in every layer.</summary>
     /// <param name="slot">A slot of this pool.</param>
-    /// <exception cref="InvalidOperationException">It has been freed.</exception>
+    /// <exception cref="InvalidOperationException">It has been freed, or is another pool's.</exception>
     /// <exception cref="ObjectDisposedException">The pool has been disposed.</exception>
     public void Reset(StateSlot slot)
     {
-        lock (_lock)
-        {
-            Require(slot);
-            Zero(slot.Index);
-        }
+        using Lock.Scope held = Enter();
+        RequireInUse(slot);
+        Zero([slot.Index]);
     }
 
-    /// <summary>Hands out a slot with a copy of another one's states, as beam search and cached prefixes need it.
+    /// <summary>
+    /// Hands out a slot with a copy of another one's states in every layer, as beam search and cached prefixes need it.
     /// </summary>
     /// <param name="slot">A slot of this pool.</param>
-    /// <exception cref="InvalidOperationException">It has been freed, or every slot is in use.</exception>
+    /// <exception cref="InvalidOperationException">It has been freed or is another pool's, or every slot is in use.
+    /// </exception>
     /// <exception cref="ObjectDisposedException">The pool has been disposed.</exception>
     public StateSlot Fork(StateSlot slot)
     {
-        lock (_lock)
-        {
-            Require(slot);
-            if (!TryTake(out StateSlot fork))
-            {
-                throw Full();
-            }
-
-            CopyStates(slot.Index, fork.Index);
-            return fork;
-        }
+        using Lock.Scope held = Enter();
+        RequireInUse(slot);
+        RequireFree(1);
+        CopyStates(slot.Index, _free.Peek());
+        return Take();
     }
 
-    /// <summary>Copies the states of one slot over those of another.</summary>
+    /// <summary>Copies the states of one slot over those of another in every layer.</summary>
     /// <param name="source">A slot of this pool.</param>
     /// <param name="target">Another one, or the same.</param>
-    /// <exception cref="InvalidOperationException">One of them has been freed.</exception>
+    /// <exception cref="InvalidOperationException">One of them has been freed, or is another pool's.</exception>
     /// <exception cref="ObjectDisposedException">The pool has been disposed.</exception>
     public void Copy(StateSlot source, StateSlot target)
     {
-        lock (_lock)
-        {
-            Require(source);
-            Require(target);
-            CopyStates(source.Index, target.Index);
-        }
+        using Lock.Scope held = Enter();
+        RequireInUse(source);
+        RequireInUse(target);
+        CopyStates(source.Index, target.Index);
     }
 
-    /// <summary>What slot_idx is for the rows of a batch: the slots' indices, -1 where there is none.</summary>
+    /// <summary>
+    /// What slot_idx of decoding and state_indices of packed sequences are for the rows of a batch: the slots' indices,
+    /// -1 where there is none.
+    /// </summary>
     /// <param name="slots">A slot of this pool for each row, or null for padding.</param>
     /// <returns>[B], int64, on the pool's device; the caller's.</returns>
-    /// <exception cref="InvalidOperationException">A slot has been freed.</exception>
+    /// <exception cref="ArgumentException">Two rows have the same slot.</exception>
+    /// <exception cref="InvalidOperationException">A slot has been freed, or is another pool's.</exception>
     /// <exception cref="ObjectDisposedException">The pool has been disposed.</exception>
     public Tensor Indices(params ReadOnlySpan<StateSlot?> slots)
     {
+        using Lock.Scope held = Enter();
         var indices = new long[slots.Length];
-        lock (_lock)
+        var seen = new HashSet<int>(slots.Length);
+        for (int row = 0; row < slots.Length; row++)
         {
-            ObjectDisposedException.ThrowIf(_disposed, this);
-            for (int row = 0; row < slots.Length; row++)
+            indices[row] = -1;
+            if (slots[row] is { } slot)
             {
-                indices[row] = -1;
-                if (slots[row] is { } slot)
+                RequireInUse(slot);
+                indices[row] = slot.Index;
+                if (!seen.Add(slot.Index))
                 {
-                    Require(slot);
-                    indices[row] = slot.Index;
+                    throw new ArgumentException($"{slot} is that of row {row} and of one before it.", nameof(slots));
                 }
             }
         }
 
-        return torch.tensor(indices, device: Device);
+        return OnDevice(indices);
     }
 
     /// <summary>
-    /// Writes the pool's sizes, its handles, and the states of the slots that are handed out, these in TorchSharp's own
-    /// format. Waits for the device.
+    /// Writes the slots that are handed out and their states, these in TorchSharp's own format: a tensor [H, D, E] for
+    /// each slot and layer. Waits for the device.
     /// </summary>
     /// <param name="writer">Where to.</param>
     /// <exception cref="IOException">Writing failed.</exception>
@@ -260,62 +268,85 @@ public sealed class StatePool : IDisposable
     public void Save(BinaryWriter writer)
     {
         ArgumentNullException.ThrowIfNull(writer);
-        lock (_lock)
+        using Lock.Scope held = Enter();
+        StateSlot[] slots = SlotsInUse();
+        writer.Write(Encoding.ASCII.GetBytes(Title + '\n'));
+        writer.Write(slots.Length);
+        foreach (StateSlot slot in slots)
         {
-            ObjectDisposedException.ThrowIf(_disposed, this);
-            writer.Write(Magic);
-            foreach (int size in new[] { Layers, Capacity, Heads, HeadDimQk, HeadDimV, (int)Dtype })
-            {
-                writer.Write(size);
-            }
+            writer.Write(slot.Index);
+            writer.Write(slot.Generation);
+        }
 
-            for (int index = 0; index < Capacity; index++)
-            {
-                writer.Write(_inUse[index]);
-                writer.Write(_generations[index]);
-            }
-
-            using var scope = torch.NewDisposeScope();
-            Tensor used = UsedIndices();
+        foreach (StateSlot slot in slots)
+        {
             foreach (Tensor layer in _layers)
             {
-                layer.index_select(0, used).cpu().Save(writer);
+                using Tensor state = layer.select(0, slot.Index);
+                state.Save(writer);
             }
         }
     }
 
-    /// <summary>A pool as <see cref="Save(BinaryWriter)"/> wrote it; the handles of then are valid in it.</summary>
-    /// <param name="reader">Where from.</param>
-    /// <param name="device">Where the states are to be: the CPU where it is left out.</param>
-    /// <exception cref="InvalidDataException">It is not what Save writes.</exception>
-    /// <exception cref="IOException">Reading failed.</exception>
-    public static StatePool Load(BinaryReader reader, Device? device = null)
+    /// <summary>The same into a file. One that exists is replaced when the new one is whole.</summary>
+    /// <param name="path">The file.</param>
+    /// <exception cref="IOException">Writing failed.</exception>
+    /// <exception cref="UnauthorizedAccessException">The file must not be written.</exception>
+    /// <exception cref="ObjectDisposedException">The pool has been disposed.</exception>
+    public void Save(string path)
+    {
+        string temporary = path + ".tmp";
+        using (var writer = new BinaryWriter(File.Create(temporary)))
+        {
+            Save(writer);
+        }
+
+        File.Move(temporary, path, overwrite: true);
+    }
+
+    /// <summary>
+    /// Replaces the slots and states of this pool by saved ones: the handles of then are valid, and no others. Waits
+    /// for the device.
+    /// </summary>
+    /// <param name="reader">Where from: what a pool of the same sizes and type has written.</param>
+    /// <exception cref="InvalidDataException">It is not that. Where the list of slots is whole, no slot of this pool is
+    /// in use afterwards; otherwise the pool is as before.</exception>
+    /// <exception cref="IOException">Reading failed; the same holds.</exception>
+    /// <exception cref="ObjectDisposedException">The pool has been disposed.</exception>
+    public void Load(BinaryReader reader)
     {
         ArgumentNullException.ThrowIfNull(reader);
-        StatePool? pool = null;
+        using Lock.Scope held = Enter();
         try
         {
-            if (reader.ReadString() != Magic)
+            StateSlot[] slots = ReadSlots(reader);
+            Array.Clear(_inUse);
+            FillFree();
+            ReadStates(reader, slots);
+            foreach (StateSlot slot in slots)
             {
-                throw new InvalidDataException("The data is not a saved state pool.");
+                _inUse[slot.Index] = true;
+                _generations[slot.Index] = slot.Generation;
             }
 
-            int[] sizes = [.. Enumerable.Range(0, 6).Select(_ => reader.ReadInt32())];
-            pool = new StatePool(
-                sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], (ScalarType)sizes[5], device);
-            pool.Read(reader);
-            return pool;
+            FillFree();
         }
-        catch (Exception error) when (error is ArgumentException or EndOfStreamException or FormatException)
+        catch (Exception error) when (error is EndOfStreamException or FormatException or ArgumentException)
         {
-            pool?.Dispose();
             throw new InvalidDataException($"The saved state pool is damaged: {error.Message}", error);
         }
-        catch
-        {
-            pool?.Dispose();
-            throw;
-        }
+    }
+
+    /// <summary>The same from a file.</summary>
+    /// <param name="path">The file.</param>
+    /// <exception cref="InvalidDataException">It is not what a pool of the same sizes and type has saved.</exception>
+    /// <exception cref="IOException">Reading failed.</exception>
+    /// <exception cref="UnauthorizedAccessException">The file must not be read.</exception>
+    /// <exception cref="ObjectDisposedException">The pool has been disposed.</exception>
+    public void Load(string path)
+    {
+        using var reader = new BinaryReader(File.OpenRead(path));
+        Load(reader);
     }
 
     /// <summary>Frees the states.</summary>
@@ -324,92 +355,113 @@ public sealed class StatePool : IDisposable
         lock (_lock)
         {
             _disposed = true;
-            foreach (Tensor layer in _layers)
+            foreach (Tensor? layer in _layers)
             {
-                layer.Dispose();
+                layer?.Dispose();
             }
         }
     }
 
-    private void Read(BinaryReader reader)
+    /// <summary>The first line of a saved pool. It holds all that must agree, so that one comparison checks it.</summary>
+    private string Title =>
+        $"LightningAttn state pool 1: {Layers} layers, {Capacity} slots, {Check.Name(Dtype)} "
+        + $"[{string.Join(", ", _sizes)}]";
+
+    private Lock.Scope Enter()
     {
-        _free.Clear();
-        for (int index = 0; index < Capacity; index++)
+        Lock.Scope held = _lock.EnterScope();
+        if (_disposed)
         {
-            _inUse[index] = reader.ReadBoolean();
-            _generations[index] = reader.ReadInt32();
+            held.Dispose();
+            throw new ObjectDisposedException(nameof(StatePool));
         }
 
-        foreach (int index in Enumerable.Range(0, Capacity).Reverse().Where(index => !_inUse[index]))
-        {
-            _free.Push(index);
-        }
-
-        using var noGrad = torch.no_grad();
-        using var scope = torch.NewDisposeScope();
-        Tensor used = UsedIndices();
-        foreach (Tensor layer in _layers)
-        {
-            Tensor states = Tensor.Load(reader);
-            long[] expected = [used.size(0), Heads, HeadDimQk, HeadDimV];
-            if (states.dtype != Dtype || !states.shape.SequenceEqual(expected))
-            {
-                throw new InvalidDataException(
-                    $"The saved state pool is damaged: states {Check.Text(states)}, expected {Check.Name(Dtype)} "
-                    + $"[{string.Join(", ", expected)}].");
-            }
-
-            layer.index_copy_(0, used, states.to(Device));
-        }
+        return held;
     }
 
-    private IEnumerable<int> Used() => Enumerable.Range(0, Capacity).Where(index => _inUse[index]);
-
-    private InvalidOperationException Full() => new($"All {Capacity} slots of the pool are in use.");
-
-    private StateSlot HandleOf(int index) => new(index, _generations[index]);
-
-    private bool TryTake(out StateSlot slot)
+    private void RequireInUse(StateSlot slot)
     {
-        ObjectDisposedException.ThrowIf(_disposed, this);
-        slot = default;
-        if (!_free.TryPop(out int index))
+        bool latest = slot.Generation != 0 && (uint)slot.Index < (uint)Capacity
+            && _generations[slot.Index] == slot.Generation;
+        if (!latest)
         {
-            return false;
+            throw new InvalidOperationException(
+                $"{slot} has been freed and handed out again, or is not of this pool of {Capacity} slots.");
         }
 
-        _inUse[index] = true;
-        _generations[index]++;
-        slot = HandleOf(index);
-        return true;
-    }
-
-    private void Require(StateSlot slot)
-    {
-        ObjectDisposedException.ThrowIf(_disposed, this);
-        if ((uint)slot.Index >= (uint)Capacity || slot.Generation < 1 || slot.Generation > _generations[slot.Index])
-        {
-            throw new InvalidOperationException($"{slot} is not of this pool of {Capacity} slots.");
-        }
-
-        if (slot.Generation < _generations[slot.Index] || !_inUse[slot.Index])
+        if (!_inUse[slot.Index])
         {
             throw new InvalidOperationException($"{slot} has been freed.");
         }
     }
 
-    private void Zero(int index)
+    private void RequireFree(int count)
+    {
+        if (count > _free.Count)
+        {
+            throw new InvalidOperationException(
+                $"The pool has no room for {count} more: {Capacity - _free.Count} of {Capacity} slots are in use.");
+        }
+    }
+
+    /// <summary>Comes after the work on the states, so that an error there leaves the slot free.</summary>
+    private StateSlot Take()
+    {
+        int index = _free.Pop();
+        _inUse[index] = true;
+        _generations[index] = ++_generation;
+        return new StateSlot(index, _generation);
+    }
+
+    /// <summary>The lowest index is handed out first.</summary>
+    private void FillFree()
+    {
+        _free.Clear();
+        for (int index = Capacity - 1; index >= 0; index--)
+        {
+            if (!_inUse[index])
+            {
+                _free.Push(index);
+            }
+        }
+    }
+
+    private StateSlot[] SlotsInUse() =>
+        [.. Enumerable.Range(0, Capacity)
+            .Where(index => _inUse[index])
+            .Select(index => new StateSlot(index, _generations[index]))];
+
+    private void Zero(ReadOnlySpan<int> indices)
     {
         using var noGrad = torch.no_grad();
-        foreach (Tensor layer in _layers)
+        if (indices.Length == 1)
         {
-            using Tensor state = layer.select(0, index);
-            using Tensor zeroed = state.zero_();
+            foreach (Tensor layer in _layers)
+            {
+                using Tensor state = layer.select(0, indices[0]);
+                using Tensor zeroed = state.zero_();
+            }
+        }
+        else if (indices.Length > 1)
+        {
+            // A scope and no using on the result: whether that is the layer itself is TorchSharp's affair.
+            using var scope = torch.NewDisposeScope();
+            Tensor chosen = OnDevice([.. indices.ToArray().Select(static index => (long)index)]);
+            using Scalar zero = 0;
+            foreach (Tensor layer in _layers)
+            {
+                layer.index_fill_(0, chosen, zero);
+            }
         }
     }
 
     private void CopyStates(int source, int target)
     {
+        if (source == target)
+        {
+            return;
+        }
+
         using var noGrad = torch.no_grad();
         foreach (Tensor layer in _layers)
         {
@@ -419,10 +471,89 @@ public sealed class StatePool : IDisposable
         }
     }
 
-    /// <summary>[slots in use], int64, on the pool's device. To be called inside a dispose scope.</summary>
-    private Tensor UsedIndices()
+    /// <summary>Copied from pinned memory: a copy from other memory waits for the device.</summary>
+    private Tensor OnDevice(long[] indices)
     {
-        long[] used = [.. Used().Select(static index => (long)index)];
-        return torch.tensor(used, dtype: ScalarType.Int64, device: Device);
+        if (Device.type == DeviceType.CPU)
+        {
+            return torch.tensor(indices, dtype: ScalarType.Int64);
+        }
+
+        using Tensor pageable = torch.tensor(indices, dtype: ScalarType.Int64);
+        using Tensor pinned = pageable.pin_memory();
+        return pinned.to(Device, non_blocking: true);
+    }
+
+    private static string ReadLine(BinaryReader reader)
+    {
+        const int MaxLength = 200;
+        var line = new StringBuilder();
+        for (char next; line.Length < MaxLength && (next = (char)reader.ReadByte()) != '\n';)
+        {
+            line.Append(next);
+        }
+
+        return line.ToString();
+    }
+
+    private StateSlot[] ReadSlots(BinaryReader reader)
+    {
+        string title = ReadLine(reader);
+        if (title != Title)
+        {
+            throw new InvalidDataException(
+                title.StartsWith(Title.Split(':')[0], StringComparison.Ordinal)
+                    ? $"The saved pool is \"{title}\", this one \"{Title}\"."
+                    : "The data is not a saved state pool.");
+        }
+
+        int count = reader.ReadInt32();
+        if (count < 0 || count > Capacity)
+        {
+            throw new InvalidDataException($"The saved state pool is damaged: {count} of {Capacity} slots in use.");
+        }
+
+        var slots = new StateSlot[count];
+        int last = -1;
+        for (int i = 0; i < count; i++)
+        {
+            slots[i] = new StateSlot(reader.ReadInt32(), reader.ReadInt64());
+            if (slots[i].Index <= last || slots[i].Index >= Capacity || slots[i].Generation == 0)
+            {
+                throw new InvalidDataException($"The saved state pool is damaged: {slots[i]} after slot {last}.");
+            }
+
+            last = slots[i].Index;
+        }
+
+        return slots;
+    }
+
+    private void ReadStates(BinaryReader reader, StateSlot[] slots)
+    {
+        using var noGrad = torch.no_grad();
+        using Tensor state = torch.empty([.. _sizes.Select(static size => (long)size)], Dtype);
+
+        // A tensor of TorchSharp's begins with its type, its dimensions and its shape. TorchSharp would allocate what
+        // it reads there.
+        long[] head = [(long)Dtype, _sizes.Length, .. _sizes];
+        foreach (StateSlot slot in slots)
+        {
+            for (int layer = 0; layer < Layers; layer++)
+            {
+                foreach (long expected in head)
+                {
+                    if (reader.Read7BitEncodedInt64() != expected)
+                    {
+                        throw new InvalidDataException(
+                            $"The saved state pool is damaged: the state of {slot} in layer {layer} has another shape.");
+                    }
+                }
+
+                state.ReadBytesFromStream(reader.BaseStream);
+                using Tensor target = _layers[layer].select(0, slot.Index);
+                using Tensor copied = target.copy_(state);
+            }
+        }
     }
 }

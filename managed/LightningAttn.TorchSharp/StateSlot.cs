@@ -1,13 +1,14 @@
 namespace LightningAttn;
 
 /// <summary>
-/// A slot of a <see cref="StatePool"/> that has been handed out. A slot that is freed and handed out again has another
+/// A slot that a <see cref="StatePool"/> has handed out. A slot that is freed and handed out again has another
 /// generation, so that an old handle is recognised.
 /// </summary>
 /// <param name="Index">Its place in the pool's tensors: what slot_idx of <c>linear_decode_forward</c> holds.</param>
-/// <param name="Generation">How many times the slot has been handed out, this one included.</param>
-public readonly record struct StateSlot(int Index, int Generation)
+/// <param name="Generation">Never 0, and never the same twice in a pool. It starts at random, so that a handle of
+/// another pool is recognised too.</param>
+public readonly record struct StateSlot(int Index, long Generation)
 {
     /// <inheritdoc/>
-    public override string ToString() => $"slot {Index}, generation {Generation}";
+    public override string ToString() => $"slot {Index} (generation {Generation})";
 }

@@ -295,7 +295,7 @@ private:
         return result;
     }
 
-    // No path takes a problem without tokens if it is asked for.
+    // The Hopper path takes no empty problem: it is an error where that path is asked for.
     lattn_cuda_path path_of(int64_t tokens) const { return tokens > 0 ? c_.cuda_path : LATTN_CUDA_PATH_AUTOMATIC; }
 
     template <typename Params>
@@ -314,7 +314,7 @@ private:
         p.scale = c_.scale;
         p.dtype = c_.dtype;
         p.device_type = c_.device_type;
-        p.cuda_path = path_of(p.tokens);
+        p.cuda_path = path_of(count_ > 0 ? p.tokens : 0);
         p.allow_tf32 = c_.allow_tf32;
         p.cu_seqlens_dtype = c_.offset_dtype;
         p.cu_seqlens = c_.offset_dtype == LATTN_INT32 ? static_cast<const void*>(offsets32_.data())

@@ -55,28 +55,6 @@ internal sealed record Options
 
     public string ChartFile => Path.Combine(OutFolder, "loss.png");
 
-    public Device ResolveDevice() =>
-        Device switch
-        {
-            "cpu" => CPU,
-            "cuda" when !cuda.is_available() => throw new UserErrorException(
-                "--device cuda: libtorch finds no CUDA device (is it a CUDA build, is a driver installed?)"),
-            "cuda" => CUDA,
-            _ => cuda.is_available() ? CUDA : CPU,
-        };
-
-    /// <summary>
-    /// The type of q, k and v: what was asked for, else bf16 where tensor cores compute and fp32 on the CPU.
-    /// </summary>
-    public ScalarType ResolveAttentionType(Device device) =>
-        AttentionType switch
-        {
-            "fp32" => float32,
-            "bf16" => bfloat16,
-            "fp16" => float16,
-            _ => device.type == DeviceType.CUDA ? bfloat16 : float32,
-        };
-
     /// <summary>The sizes asked for, those of the checkpoint, or the device's defaults.</summary>
     public ModelConfig ResolveModel(ModelConfig? saved, Device device)
     {
@@ -87,17 +65,7 @@ internal sealed record Options
             Heads = Heads ?? saved?.Heads ?? (large ? 12 : 8),
             Dim = Dim ?? saved?.Dim ?? (large ? 384 : 128),
         };
-        if (config.Dim % config.Heads != 0)
-        {
-            throw new UserErrorException($"--dim {config.Dim} is not a multiple of --heads {config.Heads}");
-        }
-
-        if (large && (config.HeadDim is < 16 or > 256 || config.HeadDim % 8 != 0))
-        {
-            throw new UserErrorException(
-                $"--dim / --heads is {config.HeadDim}; on CUDA it must be a multiple of 8 from 16 to 256");
-        }
-
+        ComputeOptions.CheckModel(config, device);
         return saved is null || saved == config
             ? config
             : throw new UserErrorException(

@@ -16,9 +16,9 @@ internal static class Session
 
     public static void Run(Options options, CancellationToken cancellation)
     {
-        var device = options.ResolveDevice();
+        var device = ComputeOptions.ResolveDevice(options.Device);
         var resume = options.Resume ? Checkpoint.Open(options.CheckpointFile) : null;
-        var attentionType = options.ResolveAttentionType(device);
+        var attentionType = ComputeOptions.ResolveAttentionType(options.AttentionType, device);
         backends.cuda.matmul.allow_tf32 = attentionType != float32;
         var config = options.ResolveModel(resume?.Header.Model, device);
         var corpus = Corpus.Load(options.Data, options.ResolveSequenceLength(resume?.Header.Training, device));

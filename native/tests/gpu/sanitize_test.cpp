@@ -1,5 +1,6 @@
 // Every kernel once, at sizes that compute-sanitizer's slowest tools finish: two chunks and a tail, edges in D and E.
 #include "gpu/on_device.h"
+#include "packed_problem.h"
 
 namespace lattn::test {
 namespace {
@@ -40,6 +41,33 @@ TEST_P(Sanitize, DecodeStep) {
                     decode.expect(before, decode.state_out.values(), untouched);
                     decode.expect_guards_intact();
                 }
+}
+
+TEST_P(Sanitize, PackedSequences) {
+    const auto run = [this](Packed& packed, auto calls) {
+        Mirror mirror(device(), packed.inputs(), packed.results());
+        calls(mirror);
+        mirror.fetch();
+    };
+    for (int64_t row_dim : {40, 136}) {
+        PackedCase c;
+        c.dtype = GetParam().dtype;
+        c.device_type = GetParam().device;
+        c.allow_tf32 = GetParam().allow_tf32;
+        c.cuda_path = LATTN_CUDA_PATH_GENERAL;
+        c.lengths = {70, 0, 1, 65};
+        c.before = 3;
+        c.after = 66;
+        c.heads_qk = 1;
+        c.d = row_dim;
+        c.layout = row_dim == 40 ? Layout::kPadded : Layout::kTokenMajor;
+        check_packed_backward(c, run);
+        c.slot_count = 5;
+        c.slots = {4, 1, 0, -1};
+        c.has_initial = {1, 0, 0, 1};
+        c.state_dtype = row_dim == 40 ? LATTN_BFLOAT16 : LATTN_FLOAT32;
+        check_packed_forward(c, run);
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, Sanitize, ::testing::ValuesIn(operator_targets()), target_name);

@@ -5,7 +5,7 @@
 
 namespace lattn::cuda::ptx {
 
-struct alignas(128) TensorMap {
+struct alignas(64) TensorMap {
     uint64_t words[16];
 };
 

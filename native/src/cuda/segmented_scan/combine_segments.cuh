@@ -15,14 +15,25 @@ struct CombineSegments {
     static constexpr int kBlocks = Config::kStateFloats / Config::kCombineThreads;
 
     // Those that a head needs. Where it forgets, S is U, and there are sums of the segments before jobs alone.
-    __device__ static int needed_segments(const SegmentedScanParams& p, const Sums& sums) {
+    __device__ static int needed_segments(const SequenceScan& p, const Sums& sums) {
         if (!sums.forgets()) return p.summed_segments;
         return sums.decay_over_segment(0) > 0.0f && p.segments_per_job == 1 ? 1 : 0;
     }
 
+    __device__ static float initial_of(const SequenceScan& p, int64_t element) {
+        switch (p.state_type) {
+            case kPoolBfloat16:
+                return to_float(reinterpret_cast<const __nv_bfloat16*>(p.initial.data)[element]);
+            case kPoolFloat16:
+                return to_float(reinterpret_cast<const __half*>(p.initial.data)[element]);
+            default:
+                return p.initial.data[element];
+        }
+    }
+
     // wait(): until the sums are there.
     template <typename Wait>
-    __device__ static void run_block(const SegmentedScanParams& p, int block, Wait wait) {
+    __device__ static void run_block(const SequenceScan& p, int block, Wait wait) {
         const int sequence = block / kBlocks;
         const int index = block % kBlocks * Config::kCombineThreads + threadIdx.x;
         const int head = sequence / p.value_slices % p.heads;
@@ -45,11 +56,9 @@ struct CombineSegments {
         float decay = sums.decay_over_segment(0);
         float before = 0.0f;
         if (p.initial.data != nullptr && row < p.row_dim && column < p.value_dim)
-            before = state_element(p.state_type, reinterpret_cast<const char*>(p.initial.data) +
-                                                     state_bytes(p.state_type) *
-                                                         (sequence / p.value_slices / p.heads * p.initial.stride_b +
-                                                          head * p.initial.stride_h + row * p.initial.stride_row +
-                                                          column * p.initial.stride_column)) *
+            before = initial_of(p, sequence / p.value_slices / p.heads * p.initial.stride_b +
+                                       head * p.initial.stride_h + row * p.initial.stride_row +
+                                       column * p.initial.stride_column) *
                      p.inverse_state_scale;
         wait();
         const int first_entry = Config::kBeforeInRegisters ? 0 : 1; // that of the second segment
@@ -71,7 +80,7 @@ struct CombineSegments {
         }
     }
 
-    __device__ static void run(const SegmentedScanParams& p) {
+    __device__ static void run(const SequenceScan& p) {
         ptx::let_next_kernel_start();
         run_block(p, static_cast<int>(blockIdx.x), [] { ptx::wait_for_prior_kernel(); });
     }

@@ -14,26 +14,6 @@
 
 namespace lattn::cuda {
 
-// Elements of `initial` and `final`, whatever their type.
-__device__ __forceinline__ int state_bytes(PoolType type) {
-    return type == kPoolFloat32 ? 4 : 2;
-}
-
-__device__ __forceinline__ float state_element(PoolType type, const char* address) {
-    if (type == kPoolBfloat16) return to_float(*reinterpret_cast<const __nv_bfloat16*>(address));
-    if (type == kPoolFloat16) return to_float(*reinterpret_cast<const __half*>(address));
-    return *reinterpret_cast<const float*>(address);
-}
-
-__device__ __forceinline__ void store_state_element(float value, PoolType type, char* address) {
-    if (type == kPoolBfloat16)
-        *reinterpret_cast<__nv_bfloat16*>(address) = from_float<__nv_bfloat16>(value);
-    else if (type == kPoolFloat16)
-        *reinterpret_cast<__half*>(address) = from_float<__half>(value);
-    else
-        *reinterpret_cast<float*>(address) = value;
-}
-
 // The last chunks of a segment, of which its sum consists.
 template <typename Config>
 __device__ __forceinline__ int chunks_in_sum(float rate) {
@@ -44,7 +24,7 @@ __device__ __forceinline__ int chunks_in_sum(float rate) {
 
 // Tokens of chunks [begin, end).
 template <typename Config>
-__device__ __forceinline__ float tokens_between(const SegmentedScanParams& p, int begin, int end) {
+__device__ __forceinline__ float tokens_between(const SequenceScan& p, int begin, int end) {
     const bool with_short = begin <= p.short_chunk && p.short_chunk < end;
     return static_cast<float>((end - begin) * Config::kChunk - (with_short ? Config::kChunk - p.short_tokens : 0));
 }
@@ -52,11 +32,11 @@ __device__ __forceinline__ float tokens_between(const SegmentedScanParams& p, in
 // Where the sums of a head begin: at segments, and within them where what came before is forgotten at their end.
 template <typename Config>
 struct SegmentSums {
-    const SegmentedScanParams& p;
+    const SequenceScan& p;
     float rate;
     int restart; // chunk of a segment, 0: none
 
-    __device__ SegmentSums(const SegmentedScanParams& p_, float rate_)
+    __device__ SegmentSums(const SequenceScan& p_, float rate_)
         : p(p_), rate(rate_), restart(Config::kChunksPerSegment - chunks_in_sum<Config>(rate)) {}
 
     // Whether the state at a segment's end holds nothing from before the segment.
@@ -137,21 +117,27 @@ struct ScanLayout {
 
     struct NoExchange {};
 
+    static constexpr int kWarps = kWithOutput ? Config::kScanThreads / 32 : SumConfig::kThreads / 32;
+
     // A warp's job of a packed batch. Registers are too few to keep it in.
     struct JobOfWarp {
-        const SegmentedScanParams* params;
+        const SequenceScan* params;
         int32_t index; // of all jobs
         int32_t head, slice, row_part, first_chunk, end_chunk;
     };
 
-    struct NoJobs {};
+    struct Jobs {
+        JobOfWarp of_warp[kWarps];
+        ptx::Mbarrier short_chunk;    // is there, and not yet cleared beyond its tokens
+        uint32_t short_chunk_parity; // of the next one
+    };
 
-    static constexpr int kWarps = kWithOutput ? Config::kScanThreads / 32 : SumConfig::kThreads / 32;
+    struct NoJobs {};
 
     struct Shared {
         Stage stage[kStages];
         [[no_unique_address]] std::conditional_t<kWithOutput, Exchange, NoExchange> exchange;
-        [[no_unique_address]] std::conditional_t<kPacked, JobOfWarp[kWarps], NoJobs> jobs;
+        [[no_unique_address]] std::conditional_t<kPacked, Jobs, NoJobs> packed;
         ptx::Mbarrier full[kStages];
         ptx::Mbarrier empty[kStages];
     };
@@ -175,7 +161,7 @@ struct ScanLayout {
               first_chunk(kept.first_chunk),
               end_chunk(kept.end_chunk) {}
 
-        __device__ Job(const SegmentedScanParams& p, int index) {
+        __device__ Job(const SequenceScan& p, int index) {
             const auto take = [&](int count) {
                 const int place = index % count;
                 index /= count;
@@ -212,7 +198,7 @@ struct ScanLayout {
         const SegmentedScanParams& call;
         const Job its_job;
 
-        __device__ const SegmentedScanParams& params() const { return call; }
+        __device__ const SequenceScan& params() const { return call; }
         __device__ const Job& job() const { return its_job; }
         __device__ int end_chunk() const { return its_job.end_chunk; }
     };
@@ -220,8 +206,8 @@ struct ScanLayout {
     struct OneSequence {
         Shared& shared;
 
-        __device__ JobOfWarp& kept() const { return shared.jobs[ptx::opaque(threadIdx.x) / 32]; }
-        __device__ const SegmentedScanParams& params() const { return *kept().params; }
+        __device__ JobOfWarp& kept() const { return shared.packed.of_warp[ptx::opaque(threadIdx.x) / 32]; }
+        __device__ const SequenceScan& params() const { return *kept().params; }
         __device__ Job job() const { return Job(kept()); }
         __device__ int end_chunk() const { return kept().end_chunk; }
     };
@@ -236,7 +222,7 @@ struct ScanLayout {
 #pragma unroll 1
             for (int index = blockIdx.x; index < job_count(params); index += gridDim.x) {
                 const PackedPart part = params.parts[index / params.jobs_per_part];
-                const SegmentedScanParams& p = params.sequences[part.sequence];
+                const SequenceScan& p = params.sequences[part.sequence];
                 const Job job(p, job_of_sequence(params, p, part.index, index % params.jobs_per_part));
                 if (job.first_chunk == job.end_chunk) continue;
                 __syncwarp();
@@ -255,7 +241,7 @@ struct ScanLayout {
     }
 
     // The index that a job of a part has among those of its sequence.
-    __device__ static int job_of_sequence(const PackedScanParams& params, const SegmentedScanParams& p, int part,
+    __device__ static int job_of_sequence(const PackedScanParams& params, const SequenceScan& p, int part,
                                           int job) {
         if constexpr (kWithOutput) return part * params.jobs_per_part + job;
         const int tiles = params.value_slices * params.row_parts / SumConfig::kGroups;
@@ -266,22 +252,23 @@ struct ScanLayout {
         return *params.part_count * params.jobs_per_part;
     }
 
-    __device__ static int job_count(const SegmentedScanParams& p) {
+    __device__ static int job_count(const SequenceScan& p) {
         const int sequences = p.batch * p.heads * p.value_slices;
         if (!kWithOutput) return sequences * p.summed_segments * p.row_parts / SumConfig::kGroups;
         return p.split ? sequences * ((p.segments + p.segments_per_job - 1) / p.segments_per_job) : sequences;
     }
 
-    __device__ static ptx::Keep keep_of_output(const SegmentedScanParams& p) {
+    __device__ static ptx::Keep keep_of_output(const SequenceScan& p) {
         return p.b_and_c_recur ? ptx::Keep::kShortly : ptx::Keep::kNormally;
     }
 
-    __device__ static int tokens_of(const SegmentedScanParams& p, int chunk) {
+    __device__ static int tokens_of(const SequenceScan& p, int chunk) {
         return chunk == p.short_chunk ? p.short_tokens : kChunk;
     }
 
-    __device__ static int first_token(const SegmentedScanParams& p, int chunk) {
-        return (p.backwards ? p.end_chunk - 1 - chunk : chunk) * kChunk;
+    __device__ static int first_token(const SequenceScan& p, int chunk) {
+        const int token = (p.backwards ? p.end_chunk - 1 - chunk : chunk) * kChunk;
+        return kPacked ? p.token_offset + token : token;
     }
 
     // False, which the compiler cannot know: see ptx::hold.

@@ -6,7 +6,6 @@
 #include "ptx/opaque.cuh"
 #include "ptx/stmatrix.cuh"
 #include "ptx/tensor_copy.cuh"
-#include "ptx/tensor_map_edit.cuh"
 #include "ptx/wgmma.cuh"
 #include "segmented_scan/layout.cuh"
 
@@ -68,7 +67,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         float rate;
         float pair[9][2]; // g^distance where it is not negative: [half - tile + 7][column % 2]
 
-        __device__ Weights(const SegmentedScanParams& p, const Job& job) : rate(p.decay_rate[job.head]) {
+        __device__ Weights(const SequenceScan& p, const Job& job) : rate(p.decay_rate[job.head]) {
             const int lane = static_cast<int>(this_thread() % 32);
 #pragma unroll
             for (int i = 0; i < 9; ++i) {
@@ -86,7 +85,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         }
 
         // g^(i+shift) of this thread's two rows of a chunk of so many tokens.
-        __device__ void of_state(const SegmentedScanParams& p, int tokens, float (&weight)[2]) const {
+        __device__ void of_state(const SequenceScan& p, int tokens, float (&weight)[2]) const {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const int row = first_row() + half * 8;
@@ -147,7 +146,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
     }
 
     // This warp's 16 rows of a chunk's output, as fp32.
-    __device__ static void store_floats(const SegmentedScanParams& p, const ChunkTile& values, const Job& job,
+    __device__ static void store_floats(const SequenceScan& p, const ChunkTile& values, const Job& job,
                                         int chunk) {
         const int lane = static_cast<int>(this_thread() % 32);
         const int first_column = job.value_column() + lane % 4 * 2;
@@ -165,11 +164,39 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         }
     }
 
+    // The first `rows` of this warp's 16 rows of a chunk's output, by its threads.
+    __device__ static void store_some_rows(const PackedScanParams& params, const SequenceScan& p,
+                                           const ChunkTile& values, const Job& job, int chunk, int rows) {
+        const int lane = static_cast<int>(this_thread() % 32);
+        const int first_column = job.value_column() + lane % 4 * 2;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = lane / 4 + half * 8;
+            if (row >= rows) continue;
+            const int64_t token = Layout::first_token(p, chunk) + warp_row() + row;
+            char* out = params.out_data + job.head * params.out_stride_h + token * params.out_stride_n;
+#pragma unroll
+            for (int i = half * 2; i < 32; i += 4) {
+                const int column = first_column + i / 4 * 8;
+                if (column < p.value_dim)
+                    reinterpret_cast<uint32_t*>(out)[column / 2] = Element::pack(values[i], values[i + 1]);
+            }
+        }
+    }
+
     // This warp's 16 rows of a chunk's output, through `tile` in shared memory.
-    __device__ static void store_output(const SegmentedScanParams& p, const ChunkTile& values, char* tile,
-                                        const Job& job, int chunk) {
+    __device__ static void store_output(const Params& params, const SequenceScan& p, const ChunkTile& values,
+                                        char* tile, const Job& job, int chunk) {
         const bool stores = threadIdx.x % 32 == 0;
         const int row = warp_row();
+        if constexpr (kPacked) {
+            const int rows = Layout::tokens_of(p, chunk) - row;
+            if (rows < Config::kOutputRows) {
+                store_some_rows(params, p, values, job, chunk, rows);
+                if (stores) ptx::commit_stores(); // the buffers' turns are counted in groups
+                return;
+            }
+        }
         const uint32_t base = ptx::shared_address(tile);
         // The buffer was read by an earlier chunk's store.
         if (stores) ptx::wait_stores_read<kBuffers - 1>();
@@ -185,7 +212,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         ptx::fence_async_shared();
         __syncwarp();
         if (stores) {
-            ptx::store_box(p.out.map, tile + row * 128,
+            ptx::store_box(params.out.map, tile + row * 128,
                            {job.value_column(), Layout::first_token(p, chunk) + row, job.head, job.batch},
                            Layout::keep_of_output(p));
             ptx::commit_stores();
@@ -251,20 +278,19 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         rings.advance(group);
         int next = group; // of this group's chunks, counted from the job's first one
         Layout::for_each_job(params, shared, [&](const Current& current) {
-            if (kPacked && current.params().written == kElementOut) ptx::acquire_map(current.params().out.map);
             const Weights weights(current.params(), current.job());
             const int chunks = current.job().end_chunk - current.job().first_chunk;
 #pragma unroll 1
             for (; next < chunks; next += Config::kOutputGroups) {
                 ChunkTile out;
                 run_chunk(params, current, shared, rings, weights, current.job().first_chunk + next, out);
-                const SegmentedScanParams& p = current.params();
+                const SequenceScan& p = current.params();
                 const Job job = current.job();
                 const int chunk = job.first_chunk + next;
                 if (p.written == kFloatOut)
                     store_floats(p, out, job, chunk);
                 else if (p.written == kElementOut)
-                    store_output(p, out, shared.exchange.out[group * kBuffers + rings.out.index], job, chunk);
+                    store_output(params, p, out, shared.exchange.out[group * kBuffers + rings.out.index], job, chunk);
                 rings.advance(Config::kOutputGroups);
                 rings.out.advance();
             }

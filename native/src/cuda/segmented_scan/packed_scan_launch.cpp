@@ -47,7 +47,7 @@ struct PackedPlan {
                   kLongestJobQuarters * heads_and_slices < 4 * int64_t{device.multiprocessors()};
 
         bytes = 0;
-        take(sequences * sizeof(SegmentedScanParams)); // the table
+        take(sequences * sizeof(SequenceScan)); // the table
         for (uint64_t& offset : parts) offset = take(static_cast<uint64_t>(part_capacity) * sizeof(PackedPart));
         counts = take(kPackedPasses * sizeof(int32_t));
         const int64_t most_copies = may_cut && call.pool != nullptr ? problem.tokens / kCutSequenceTokens + 1 : 0;
@@ -68,10 +68,6 @@ private:
     }
 };
 
-PackedTensor packed_tensor(const BoxedView& tensor, lattn_dtype dtype) {
-    return {static_cast<char*>(tensor.view.data), tensor.view.stride_n * static_cast<int64_t>(dtype_bytes(dtype))};
-}
-
 class PackedScan {
 public:
     PackedScan(Device& device, const ScanCall& call, int kernel)
@@ -79,6 +75,7 @@ public:
 
     Status launch() {
         LATTN_RETURN_IF_ERROR(check_workspace(call_.workspace, call_.workspace_bytes, plan_.bytes));
+        LATTN_RETURN_IF_ERROR(make_call_params(device_, call_, scan_));
         LATTN_RETURN_IF_ERROR(launch_table());
         const int64_t multiprocessors = device_.multiprocessors();
         if (plan_.may_cut) {
@@ -102,13 +99,9 @@ private:
     Status launch_table() {
         const lattn_problem& problem = call_.problem;
         SequenceTableParams table{};
-        LATTN_RETURN_IF_ERROR(make_call_params(device_, call_, table.call));
+        table.call = scan_;
         table.call.row_parts = static_cast<int32_t>(plan_.row_parts);
         table.call.workspace = workspace<float>(plan_.states);
-        table.a = packed_tensor(call_.a, problem.dtype);
-        table.b = packed_tensor(call_.b, problem.dtype);
-        table.c = packed_tensor(call_.c, problem.dtype);
-        if (table.call.written == kElementOut) table.out = packed_tensor(call_.out, problem.dtype);
         table.packed = packed_batch(problem, call_.pool);
         table.call.state_type = table.packed.pool_type;
         table.padding = clear_padding_params(call_);
@@ -116,7 +109,7 @@ private:
         table.may_cut = plan_.may_cut;
         table.state_floats = static_cast<int32_t>(plan_.state_floats);
         table.outside_entries = static_cast<int32_t>(plan_.outside_entries);
-        table.table = workspace<SegmentedScanParams>(0);
+        table.table = workspace<SequenceScan>(0);
         for (int pass = 0; pass < kPackedPasses; ++pass) table.parts[pass] = workspace<PackedPart>(plan_.parts[pass]);
         table.part_counts = workspace<int32_t>(plan_.counts);
         table.part_capacity = static_cast<int32_t>(plan_.part_capacity);
@@ -128,7 +121,17 @@ private:
 
     Status launch_pass(Operation operation, PackedPass pass, int64_t jobs_per_part, int64_t most_blocks) {
         PackedScanParams params{};
-        params.sequences = workspace<const SegmentedScanParams>(0);
+        params.a = scan_.a;
+        params.b = scan_.b;
+        params.c = scan_.c;
+        params.out = scan_.out;
+        if (scan_.written == kElementOut) {
+            const auto element_bytes = static_cast<int64_t>(dtype_bytes(call_.problem.dtype));
+            params.out_data = static_cast<char*>(call_.out.view.data);
+            params.out_stride_h = call_.out.view.stride_h * element_bytes;
+            params.out_stride_n = call_.out.view.stride_n * element_bytes;
+        }
+        params.sequences = workspace<const SequenceScan>(0);
         params.parts = workspace<const PackedPart>(plan_.parts[pass]);
         params.part_count = workspace<const int32_t>(plan_.counts) + pass;
         params.jobs_per_part = static_cast<int32_t>(jobs_per_part);
@@ -150,6 +153,7 @@ private:
     Device& device_;
     const ScanCall& call_;
     PackedPlan plan_;
+    SegmentedScanParams scan_{}; // of all tokens as one sequence
 };
 
 } // namespace

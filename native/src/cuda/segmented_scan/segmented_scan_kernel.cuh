@@ -43,13 +43,20 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                 ptx::mbarrier_init(shared.exchange.state_empty[i], Layout::kStateArrivals);
             }
         }
+        if constexpr (kPacked) {
+            ptx::mbarrier_init(shared.packed.short_chunk, 1);
+            shared.packed.short_chunk_parity = 0;
+        }
         ptx::fence_mbarrier_init();
     }
 
-    __device__ static void prefetch_maps(const SegmentedScanParams& p) {
+    __device__ static bool writes_elements(const SegmentedScanParams& p) { return p.written == kElementOut; }
+    __device__ static bool writes_elements(const PackedScanParams& p) { return p.out_data != nullptr; }
+
+    __device__ static void prefetch_maps(const Params& p) {
         if (kWithOutput) {
             ptx::prefetch_map(p.a.map);
-            if (p.written == kElementOut) ptx::prefetch_map(p.out.map);
+            if (writes_elements(p)) ptx::prefetch_map(p.out.map);
         }
         ptx::prefetch_map(p.b.map);
         ptx::prefetch_map(p.c.map);
@@ -59,6 +66,12 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     // waits for sums, its state warps do so, and a warp without work on behalf of the next kernel.
     __device__ static void start(const SegmentedScanParams& p) {
         if (kWithOutput && p.split) return;
+        if (!p.overlaps) ptx::wait_for_prior_kernel();
+        ptx::let_next_kernel_start();
+    }
+
+    __device__ static void let_following_scan_start(const SegmentedScanParams& p) {
+        if (!p.split || !p.followed) return;
         if (!p.overlaps) ptx::wait_for_prior_kernel();
         ptx::let_next_kernel_start();
     }
@@ -77,7 +90,7 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         if (threadIdx.x == 0) {
             init_barriers(shared);
         } else if (threadIdx.x == 32) {
-            if constexpr (!kPacked) prefetch_maps(p);
+            prefetch_maps(p);
         }
         start(p);
         if constexpr (!kWithOutput && !kPacked) {
@@ -105,14 +118,13 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         } else {
             if constexpr (kMovesRegisters) ptx::give_registers<Config::kLoadRegisters>();
             using Loads = LoadWarps<T, kRowDim, kSumSide, kPacked>;
-            if (warp % kWarpsPerGroup == 0) Loads::run(p, shared);
-            if constexpr (kWithOutput)
-                if (warp % kWarpsPerGroup == 1) Loads::run_rows(p, shared);
-            if constexpr (kWithOutput && !kPacked) {
-                if (warp % kWarpsPerGroup == 2 && p.split && p.followed) {
-                    if (!p.overlaps) ptx::wait_for_prior_kernel();
-                    ptx::let_next_kernel_start();
-                }
+            // One after the other would keep the number of the warp.
+            if (warp % kWarpsPerGroup == 0) {
+                Loads::run(p, shared);
+            } else if (warp % kWarpsPerGroup == 1) {
+                if constexpr (kWithOutput) Loads::run_rows(p, shared);
+            } else if (warp % kWarpsPerGroup == 2) {
+                if constexpr (kWithOutput && !kPacked) let_following_scan_start(p);
             }
         }
     }

@@ -39,17 +39,17 @@ enum ScanOut : int32_t {
     kNoOut,      // states alone are wanted
 };
 
-struct SegmentedScanParams {
-    BoxedTensor a;           // [B, H, N, A]
-    BoxedTensor b;           // [B, H, N, A]
-    BoxedTensor c;           // [B, H, N, E]
-    BoxedTensor out;         // [B, H, N, E]
+// What a scan is told besides its tensors: of all sequences of a call, or of one in a packed batch.
+struct SequenceScan {
     const float* decay_rate; // [H], nats per token
     StateView initial;       // [B, H, A, E], of state_type
     StateView final;         // [B, H, A, E], of state_type
     StateView block_states;  // [B, H, blocks, A, E]: forwards, the state before each block is written here
     StateView block_grads;   // [B, H, blocks, A, E]: backwards, added to the state once the block is passed
     float* float_out;        // [B, H, N, E], contiguous
+    // Of a row of a value slice of `initial`, if rows may be prefetched, and from a row to the 32nd after it.
+    int32_t prefetched_row_bytes;
+    int32_t prefetch_step;
     ScanOut written;
     PoolType state_type; // others than fp32: of packed sequences only
     // [B * H * value_slices, state_entries] states as registers hold them; NULL if state_entries is 0.
@@ -66,7 +66,8 @@ struct SegmentedScanParams {
     int32_t split;         // 1: jobs of segments_per_job segments, 0: one job walks all segments of a sequence
     int32_t combined;      // 1: by a pass over the sums, 0: every job combines them itself
     int32_t segments_per_job;
-    int64_t tokens;
+    int64_t tokens;       // of the tensors
+    int32_t token_offset; // of the sequence in a packed batch
     int64_t block_size; // tokens, a multiple of the chunk
     int32_t backwards;
     int32_t first_chunk; // of the sequence
@@ -85,7 +86,14 @@ struct SegmentedScanParams {
     float inverse_state_scale;
 };
 
-// A packed batch: every sequence of it is a scan of its own, with parameters of its own in device memory.
+struct SegmentedScanParams : SequenceScan {
+    BoxedTensor a;   // [B, H, N, A]
+    BoxedTensor b;   // [B, H, N, A]
+    BoxedTensor c;   // [B, H, N, E]
+    BoxedTensor out; // [B, H, N, E]
+};
+
+// A packed batch: every sequence of it is a scan of its own, with a SequenceScan of its own in device memory.
 
 // Of a sequence: the segments of a job, or one segment of the pass over sums, for all heads and value slices.
 struct PackedPart {
@@ -95,9 +103,12 @@ struct PackedPart {
 
 // What one of the passes walks.
 struct PackedScanParams {
-    const SegmentedScanParams* sequences;
+    BoxedTensor a, b, c, out; // as above, B = 1
+    const SequenceScan* sequences;
     const PackedPart* parts;
     const int32_t* part_count;
+    char* out_data; // that of `out`, whose boxes would reach beyond a sequence's end
+    int64_t out_stride_h, out_stride_n; // bytes
     int32_t jobs_per_part;
     int32_t heads;
     int32_t value_slices;

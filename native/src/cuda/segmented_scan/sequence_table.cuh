@@ -1,5 +1,5 @@
-// What the segmented scan needs of a packed batch, from cu_seqlens on the device: the parameters of every sequence with
-// tensor maps of its own, so that its last chunk ends where it does, and the parts of work of each pass.
+// What the segmented scan needs of a packed batch, from cu_seqlens on the device: the parameters of every sequence, and
+// the parts of work of each pass.
 //
 // Grid: the first CTA makes the table. The others clear what belongs to no sequence, and copy the initial states of
 // sequences that may be cut into jobs: the last job writes the final state to the slot, and the first one may not have
@@ -9,7 +9,6 @@
 #include "packed/clear_padding.cuh"
 #include "packed/sequence.cuh"
 #include "ptx/dependent_launch.cuh"
-#include "ptx/tensor_map_edit.cuh"
 #include "segmented_scan/sequence_table_params.h"
 
 namespace lattn::cuda {
@@ -56,12 +55,6 @@ struct SequenceTable {
         return kBuckets - 1 - (power * 2 + half);
     }
 
-    __device__ static void set_map(BoxedTensor& boxed, const PackedTensor& tensor, const Sequence& sequence) {
-        if (tensor.data == nullptr) return;
-        ptx::replace_address(boxed.map, tensor.data + sequence.first * tensor.stride_bytes);
-        ptx::replace_size<1>(boxed.map, static_cast<uint32_t>(sequence.tokens));
-    }
-
     __device__ static int64_t state_bytes(const SequenceTableParams& p) {
         return p.packed.pool_type == kPoolFloat32 ? 4 : 2;
     }
@@ -76,14 +69,27 @@ struct SequenceTable {
         return p.initial_copies + sequence.first / kCutSequenceTokens * state * state_bytes(p);
     }
 
+    // Whole rows of value slices, at multiples of 16 bytes.
+    __device__ static void set_prefetch(const SequenceTableParams& p, SequenceScan& scan) {
+        constexpr int kValueCols = SegmentedScanConfig<64>::kValueCols;
+        const auto bytes = [&](int64_t elements) { return elements * state_bytes(p); };
+        const bool aligned = reinterpret_cast<uintptr_t>(scan.initial.data) % 16 == 0 &&
+                             bytes(scan.initial.stride_row) % 16 == 0 && bytes(scan.initial.stride_h) % 16 == 0;
+        const int64_t step = bytes(32 * scan.initial.stride_row);
+        if (scan.split || !aligned || step > INT32_MAX || step < INT32_MIN || scan.initial.stride_column != 1 || p.call.value_dim % kValueCols != 0) return;
+        scan.prefetched_row_bytes = static_cast<int32_t>(bytes(kValueCols));
+        scan.prefetch_step = static_cast<int32_t>(step);
+    }
+
     __device__ static void set_states(const SequenceTableParams& p, const Sequence& sequence,
-                                      SegmentedScanParams& scan) {
+                                      SequenceScan& scan) {
         if (p.packed.pool == nullptr) return;
         float* slot = reinterpret_cast<float*>(slot_at(p, sequence));
         const StateView in_pool{slot, 0, p.packed.stride_h, 0, p.packed.stride_row, p.packed.stride_column};
         scan.final = in_pool;
         if (!sequence.reads_state) return;
         scan.initial = in_pool;
+        set_prefetch(p, scan);
         if (!scan.split) return;
         scan.initial = {reinterpret_cast<float*>(initial_copy(p, sequence)),
                         0,
@@ -94,7 +100,7 @@ struct SequenceTable {
     }
 
     __device__ static void set_scan(const SequenceTableParams& p, int64_t index, const Sequence& sequence,
-                                    int64_t per_job, SegmentedScanParams& scan) {
+                                    int64_t per_job, SequenceScan& scan) {
         scan = p.call;
         const int chunks = static_cast<int>(chunks_of(sequence));
         const int segments = static_cast<int>(segments_of(sequence));
@@ -109,16 +115,12 @@ struct SequenceTable {
         scan.end_chunk = scan.backwards ? segments * kChunksPerSegment : chunks;
         scan.first_chunk = scan.end_chunk - chunks;
         scan.short_chunk = scan.backwards ? scan.first_chunk : scan.end_chunk - 1;
+        scan.token_offset = static_cast<int>(sequence.first);
         scan.short_tokens = static_cast<int>(sequence.tokens) - (chunks - 1) * kChunk;
-        if (scan.float_out != nullptr) scan.float_out += sequence.first * p.call.value_dim;
         // Sequences before this one have at most as many sums as there are whole segments before it.
         const int64_t entries = sequence.first / kSegmentTokens + p.outside_entries * index;
         scan.workspace += entries * heads_and_slices(p) * p.state_floats;
         set_states(p, sequence, scan);
-        set_map(scan.a, p.a, sequence);
-        set_map(scan.b, p.b, sequence);
-        set_map(scan.c, p.c, sequence);
-        set_map(scan.out, p.out, sequence);
     }
 
     // Calls visit(index, sequence) for this thread's share of those with tokens.
@@ -159,9 +161,8 @@ struct SequenceTable {
         __syncthreads();
         for_each_sequence(p, [&](int64_t index, const Sequence& sequence) {
             const int64_t per_job = segments_per_job(p, sequence, chunks);
-            SegmentedScanParams& scan = p.table[index];
+            SequenceScan& scan = p.table[index];
             set_scan(p, index, sequence, per_job, scan);
-            ptx::release_maps();
             const auto add = [&](PackedPass pass, int& counter, int parts) {
                 const int place = atomicAdd(&counter, parts);
                 for (int i = 0; i < min(parts, p.part_capacity - place); ++i)
@@ -176,18 +177,21 @@ struct SequenceTable {
         if (thread < kPackedPasses) p.part_counts[thread] = min(shared.count[thread], p.part_capacity);
     }
 
-    // Calls visit(element of the slot, index in a dense state) for this thread's share of a sequence's state; Word is as
+    // Calls visit(element of the slot, index in a dense state) for this warp's share of a sequence's state; Word is as
     // wide as an element.
     template <typename Word, typename Visit>
     __device__ static void for_each_element(const SequenceTableParams& p, const Sequence& sequence, Visit visit) {
-        Word* slot = reinterpret_cast<Word*>(slot_at(p, sequence));
-        const int64_t state = int64_t{p.call.row_dim} * p.call.value_dim;
-        const int64_t step = int64_t{kSequenceTableThreads} * (gridDim.x - 1);
-        for (int64_t i = int64_t{blockIdx.x - 1} * kSequenceTableThreads + threadIdx.x; i < p.call.heads * state;
-             i += step)
-            visit(slot[i / state * p.packed.stride_h + i % state / p.call.value_dim * p.packed.stride_row +
-                       i % p.call.value_dim * p.packed.stride_column],
-                  i);
+        constexpr int kWarps = kSequenceTableThreads / 32;
+        const int rows = p.call.heads * p.call.row_dim;
+        const int value_dim = p.call.value_dim;
+        const int64_t stride_column = p.packed.stride_column;
+        for (int row = static_cast<int>(blockIdx.x - 1) * kWarps + static_cast<int>(threadIdx.x) / 32; row < rows;
+             row += static_cast<int>(gridDim.x - 1) * kWarps) {
+            Word* elements = reinterpret_cast<Word*>(slot_at(p, sequence)) +
+                             row / p.call.row_dim * p.packed.stride_h + row % p.call.row_dim * p.packed.stride_row;
+            for (int column = static_cast<int>(threadIdx.x) % 32; column < value_dim; column += 32)
+                visit(elements[column * stride_column], int64_t{row} * value_dim + column);
+        }
     }
 
     template <typename Word>

@@ -16,17 +16,10 @@ constexpr int64_t kLongestJobQuarters = 5;
 // Tokens by which the beginnings of sequences of two segments or more differ at least.
 constexpr int64_t kCutSequenceTokens = kSegmentTokens + 1;
 
-// A tensor [H, tokens, X] whose map is made for every sequence; data NULL: it has none.
-struct PackedTensor {
-    char* data;
-    int64_t stride_bytes; // from token to token
-};
-
 enum PackedPass { kScanPass, kSumsPass, kCombinePass, kPackedPasses };
 
 struct SequenceTableParams {
-    SegmentedScanParams call; // of a single sequence with all tokens; without states
-    PackedTensor a, b, c, out;
+    SequenceScan call; // of a single sequence with all tokens; without states
     PackedBatch packed;
     ClearPaddingParams padding; // of the output; data NULL: it has none
     int32_t multiprocessors;
@@ -34,7 +27,7 @@ struct SequenceTableParams {
     int32_t state_floats;    // of a state in the workspace
     int32_t outside_entries; // of a sequence in the workspace, besides those of its sums
     // Written:
-    SegmentedScanParams* table;       // [sequences]
+    SequenceScan* table;              // [sequences]
     PackedPart* parts[kPackedPasses]; // each of part_capacity
     int32_t* part_counts;             // [kPackedPasses]
     int32_t part_capacity;            // tokens / kSegmentTokens + sequences: enough for sequences that do not overlap

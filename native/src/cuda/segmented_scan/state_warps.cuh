@@ -66,44 +66,45 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         }
     };
 
-    // Calls visit(i, address) for every value i of a state that this thread holds, of elements of so many bytes.
-    template <typename Visit>
-    __device__ static void for_each_element(const SegmentedScanParams& p, const StateView& view, int64_t block,
-                                            const Job& job, int bytes, Visit visit) {
+    // Calls visit(i, element) for every value i of a state that this thread holds, element being of type E.
+    template <typename E = float, typename Visit>
+    __device__ static void for_each_value(const SequenceScan& p, const StateView& state, int64_t block,
+                                          const Job& job, Visit visit) {
+        // Parameters in memory would be read again after every element that is written.
+        std::conditional_t<kPacked, StateView, const StateView&> view = state;
+        std::conditional_t<kPacked, int, const int&> row_dim = p.row_dim;
+        std::conditional_t<kPacked, int, const int&> value_dim = p.value_dim;
         // Addresses are not kept in registers from one call to the next.
         const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
         const int first_row = lane % 4 * 2;
         const int column = job.value_column() + Layout::warp_in_group() * 16 + lane / 4;
         const int first = job.row_part * kSumRows + first_row; // row parts are of the pass over sums
-        char* element = reinterpret_cast<char*>(view.data) +
-                        (job.batch * view.stride_b + job.head * view.stride_h + block * view.stride_block +
-                         first * view.stride_row + column * view.stride_column) *
-                            bytes;
+        E* element = reinterpret_cast<E*>(view.data) + job.batch * view.stride_b + job.head * view.stride_h +
+                     block * view.stride_block + first * view.stride_row + column * view.stride_column;
 #pragma unroll
         for (int tile = 0; tile < kRowDim / 8; ++tile) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
 #pragma unroll
                 for (int pair = 0; pair < 2; ++pair) {
-                    if (tile * 8 + first + pair < p.row_dim && column + half * 8 < p.value_dim)
+                    if (tile * 8 + first + pair < row_dim && column + half * 8 < value_dim)
                         visit(tile * 4 + half * 2 + pair,
-                              element + (pair * view.stride_row + half * 8 * view.stride_column) * bytes);
+                              element[pair * view.stride_row + half * 8 * view.stride_column]);
                 }
             }
-            element += 8 * view.stride_row * bytes;
+            element += 8 * view.stride_row;
         }
     }
 
-    // Calls visit(i, element).
+    // The same of `initial` or `final`.
     template <typename Visit>
-    __device__ static void for_each_value(const SegmentedScanParams& p, const StateView& view, int64_t block,
-                                          const Job& job, Visit visit) {
-        for_each_element(p, view, block, job, sizeof(float),
-                         [&](int i, char* address) { visit(i, *reinterpret_cast<float*>(address)); });
-    }
-
-    __device__ static PoolType state_type(const SegmentedScanParams& p) {
-        return kPacked ? p.state_type : kPoolFloat32;
+    __device__ static void for_each_kept_value(const SequenceScan& p, const StateView& view, const Job& job,
+                                               Visit visit) {
+        if constexpr (kPacked) {
+            if (p.state_type == kPoolBfloat16) return for_each_value<__nv_bfloat16>(p, view, 0, job, visit);
+            if (p.state_type == kPoolFloat16) return for_each_value<__half>(p, view, 0, job, visit);
+        }
+        for_each_value(p, view, 0, job, visit);
     }
 
     // g^n S + U
@@ -116,21 +117,23 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         return decay > 0.0f ? combined(decay, before, sum) : sum;
     }
 
-    __device__ static void write_block_state(const SegmentedScanParams& p, int64_t block, const Job& job, float decay,
+    __device__ static void write_block_state(const SequenceScan& p, int64_t block, const Job& job, float decay,
                                              const Before& before, const State& sum) {
         for_each_value(p, p.block_states, block, job,
                        [&](int i, float& element) { element = p.state_scale * combined(decay, before[i], sum[i]); });
     }
 
-    __device__ static void write_final_state(const SegmentedScanParams& p, const Job& job, float decay,
+    __device__ static void write_final_state(const SequenceScan& p, const Job& job, float decay,
                                              const Before& before, const State& sum) {
-        for_each_element(p, p.final, 0, job, state_bytes(state_type(p)), [&](int i, char* address) {
-            store_state_element(p.state_scale * combined(decay, before[i], sum[i]), state_type(p), address);
+        const float scale = p.state_scale;
+        for_each_kept_value(p, p.final, job, [&](int i, auto& element) {
+            using E = std::remove_reference_t<decltype(element)>;
+            element = from_float<E>(scale * combined(decay, before[i], sum[i]));
         });
     }
 
     // Where this thread's values of S of a segment lie in the workspace. Without a split all segments share one place.
-    __device__ static float* workspace_state(const SegmentedScanParams& p, const Job& job, int segment) {
+    __device__ static float* workspace_state(const SequenceScan& p, const Job& job, int segment) {
         constexpr int kPartFloats = kSumRows * Config::kValueCols;
         const int64_t sequence = (int64_t{job.batch} * p.heads + job.head) * p.value_slices + job.slice;
         const bool keeps_first = p.row_parts * kSumRows > kBeforeInRegistersDim;
@@ -139,7 +142,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                threadIdx.x % kGroupThreads;
     }
 
-    __device__ static Before state_before(const SegmentedScanParams& p, const Job& job, const Sums& sums) {
+    __device__ static Before state_before(const SequenceScan& p, const Job& job, const Sums& sums) {
         Before before = {};
         const bool combined_before = p.combined && job.segment() > 0;
         if constexpr (Config::kBeforeInRegisters) {
@@ -157,9 +160,9 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
 #pragma unroll
                 for (int i = 0; i < kStateValues; ++i) before.set(i, 0.0f);
             }
-            for_each_element(p, p.initial, 0, job, state_bytes(state_type(p)), [&](int i, const char* address) {
-                before.set(i, state_element(state_type(p), address) * p.inverse_state_scale);
-            });
+            const float scale = p.inverse_state_scale;
+            for_each_kept_value(p, p.initial, job,
+                                [&](int i, const auto& element) { before.set(i, to_float(element) * scale); });
         }
         if constexpr (Config::kBeforeInRegisters) {
             if (p.split && !p.combined) combine_sums(p, job, sums, before);
@@ -168,7 +171,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     }
 
     // S <- g^L S + U for every segment before the job.
-    __device__ static void combine_sums(const SegmentedScanParams& p, const Job& job, const Sums& sums,
+    __device__ static void combine_sums(const SequenceScan& p, const Job& job, const Sums& sums,
                                         Before& before) {
 #pragma unroll 1
         for (int segment = sums.forgets() ? max(job.segment(), 1) : 1; segment <= job.segment(); ++segment) {
@@ -180,7 +183,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     }
 
     // S <- g^n S + U, U <- 0
-    __device__ static void end_sum(const SegmentedScanParams& p, const Job& job, float decay, Before& before,
+    __device__ static void end_sum(const SequenceScan& p, const Job& job, float decay, Before& before,
                                    State& sum) {
         const Before old = before;
         if constexpr (!Config::kBeforeInRegisters) before.workspace = workspace_state(p, job, job.segment());
@@ -238,7 +241,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         typename Element::WeightPair pair[kTokenSteps][2];
 
         // Beyond the chunk's tokens b and c are zero; any finite weight will do.
-        __device__ Weights(const SegmentedScanParams& p, float rate, int tokens) {
+        __device__ Weights(const SequenceScan& p, float rate, int tokens) {
             tokens = ptx::opaque(tokens); // or weights that are formed for every chunk would stay in registers
 #pragma unroll
             for (int step = 0; step < kTokenSteps; ++step) {
@@ -316,7 +319,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         float decay;         // g^m of its chunks of m tokens
         int next_tokens;     // of the chunks after its first one, and of that after its last one
 
-        __device__ Run(const SegmentedScanParams& p, const Job& job, int chunk, const Sums& sums) {
+        __device__ Run(const SequenceScan& p, const Job& job, int chunk, const Sums& sums) {
             end_chunk = min(job.end_chunk, sums.end_chunk(chunk));
             if (has_block_states(p)) {
                 const int block_chunks = chunks_of_block(p);
@@ -336,19 +339,19 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         }
     };
 
-    __device__ static bool has_block_states(const SegmentedScanParams& p) {
+    __device__ static bool has_block_states(const SequenceScan& p) {
         return kWithOutput && p.block_states.data != nullptr;
     }
 
     // Adds the gradient of the state before the block that begins, in token order, where `chunk` begins in scan order.
-    __device__ static void add_block_grad(const SegmentedScanParams& p, const Job& job, int chunk, State& sum) {
+    __device__ static void add_block_grad(const SequenceScan& p, const Job& job, int chunk, State& sum) {
         const int chunks = p.end_chunk - chunk; // of the tokens before the block
         if (p.block_grads.data == nullptr || chunks % chunks_of_block(p) != 0) return;
         for_each_value(p, p.block_grads, chunks / chunks_of_block(p), job,
                        [&](int i, float element) { sum[i] += element * p.inverse_state_scale; });
     }
 
-    __device__ static int chunks_of_block(const SegmentedScanParams& p) {
+    __device__ static int chunks_of_block(const SequenceScan& p) {
         return static_cast<int>(min(p.block_size / kChunk, int64_t{1} << 24));
     }
 
@@ -425,7 +428,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     }
 
     // In a packed batch's kernels registers are too few to keep what follows from the rate.
-    __device__ static Sums sums_of(const SegmentedScanParams& p, float rate) {
+    __device__ static Sums sums_of(const SequenceScan& p, float rate) {
         if constexpr (kPacked) return Sums(p, __uint_as_float(ptx::opaque(__float_as_uint(rate))));
         return Sums(p, rate);
     }
@@ -433,7 +436,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     // What lies between runs.
     __device__ static Run begin_run(const Current& current, const Part& part, int chunk, float rate, Before& before,
                                     State& sum) {
-        const SegmentedScanParams& p = current.params();
+        const SequenceScan& p = current.params();
         const Job job = part.of(current.job());
         const Sums sums = sums_of(p, rate);
         if (chunk == sums.first_chunk(chunk) && chunk > job.first_chunk)
@@ -443,7 +446,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         return Run(p, job, chunk, sums);
     }
 
-    __device__ static void end_job(const SegmentedScanParams& p, const Job& job, float rate, const Before& before,
+    __device__ static void end_job(const SequenceScan& p, const Job& job, float rate, const Before& before,
                                    const State& sum) {
         if constexpr (!kWithOutput) {
             float* state = workspace_state(p, job, job.end_chunk / Config::kChunksPerSegment);
@@ -462,7 +465,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         Layout::for_each_job(params, shared, [&](const Current& current) {
             // For sums or the states before jobs; everything else may start without the passes before this one.
             if constexpr (kWithOutput && !kPacked) {
-                const SegmentedScanParams& p = current.params();
+                const SequenceScan& p = current.params();
                 if (current.job().segment() > 0 && p.split && !p.overlaps) ptx::wait_for_prior_kernel();
             }
             run_job(params, shared, current, rings, part);

@@ -5,7 +5,7 @@
 
 namespace lattn::cuda::ptx {
 
-struct alignas(128) TensorMap {
+struct alignas(64) TensorMap {
     uint64_t mark; // of a map that was made
     char* data;
     int64_t sizes[4];

@@ -60,7 +60,7 @@ internal sealed class Checkpoint
     {
         if (!File.Exists(path))
         {
-            throw new UserErrorException($"no checkpoint to resume: {path} does not exist");
+            throw new UserErrorException($"no checkpoint: {path} does not exist");
         }
 
         try
@@ -85,8 +85,8 @@ internal sealed class Checkpoint
         }
     }
 
-    /// <summary>Fills a model built from this checkpoint's config, and its optimizer.</summary>
-    public void Restore(ByteLanguageModel model, OptimizerHelper optimizer)
+    /// <summary>Fills a model built from this checkpoint's config, and its optimizer if there is one.</summary>
+    public void Restore(ByteLanguageModel model, OptimizerHelper? optimizer = null)
     {
         using var file = File.OpenRead(_path);
         using var reader = new BinaryReader(file);
@@ -94,7 +94,7 @@ internal sealed class Checkpoint
         try
         {
             model.load(reader);
-            optimizer.load_state_dict(reader);
+            optimizer?.load_state_dict(reader);
         }
         catch (Exception e) when (e is ArgumentException or InvalidOperationException or IOException or FormatException)
         {

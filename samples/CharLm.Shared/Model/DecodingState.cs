@@ -8,7 +8,7 @@ namespace CharLm.Model;
 /// What the model remembers of the text so far: one fp32 state [D, E] per layer and head, whatever its length.
 /// </summary>
 /// <remarks>Starts empty. Each pass of the model with this state reads it and moves it on.</remarks>
-internal sealed class DecodingState : IDisposable
+internal sealed class DecodingState : IAttentionState, IDisposable
 {
     private readonly Tensor[] _caches; // per layer [slots, H, D, E]; one slot per sequence
     private readonly Tensor _slots;    // [B]
@@ -25,7 +25,7 @@ internal sealed class DecodingState : IDisposable
         _slots = arange(batchSize, int64, device).DetachFromDisposeScope();
     }
 
-    /// <summary>Attention [B, N, H*E] of q, k, v [B, H, N, D] that continue the sequences of this state.</summary>
+    /// <inheritdoc/>
     public Tensor Attend(int layer, Tensor q, Tensor k, Tensor v, Tensor decayRates)
     {
         var cache = _caches[layer];

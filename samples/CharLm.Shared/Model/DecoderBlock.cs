@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 namespace CharLm.Model;
 
 /// <summary>Pre-norm residual block: attention, then SwiGLU.</summary>
-internal sealed class DecoderBlock : nn.Module<Tensor, DecodingState?, Tensor>
+internal sealed class DecoderBlock : nn.Module<Tensor, IAttentionState?, Tensor>
 {
     [ComponentName(Name = "input_layernorm")]
     private readonly RmsNorm _attentionNorm;
@@ -29,7 +29,7 @@ internal sealed class DecoderBlock : nn.Module<Tensor, DecodingState?, Tensor>
         RegisterComponents();
     }
 
-    public override Tensor forward(Tensor x, DecodingState? state)
+    public override Tensor forward(Tensor x, IAttentionState? state)
     {
         using var scope = NewDisposeScope();
         var h = x + _attention.call(_attentionNorm.call(x), state);

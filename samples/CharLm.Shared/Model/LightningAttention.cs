@@ -11,7 +11,7 @@ namespace CharLm.Model;
 /// q, k, v = silu(qkv_proj(x)), interleaved per head; o = lightning_attention(q, k, v);
 /// y = out_proj(sigmoid(output_gate(x)) * RMSNorm(o)), the norm over all heads at once.
 /// </remarks>
-internal sealed class LightningAttention : nn.Module<Tensor, DecodingState?, Tensor>
+internal sealed class LightningAttention : nn.Module<Tensor, IAttentionState?, Tensor>
 {
     private readonly int _layer;
     private readonly int _heads;
@@ -51,7 +51,7 @@ internal sealed class LightningAttention : nn.Module<Tensor, DecodingState?, Ten
     /// <param name="x">[B, N, Dim].</param>
     /// <param name="state">What came before x, moved on by N tokens; null: nothing, and the end is not kept
     /// (training).</param>
-    public override Tensor forward(Tensor x, DecodingState? state)
+    public override Tensor forward(Tensor x, IAttentionState? state)
     {
         using var scope = NewDisposeScope();
         var qkv = nn.functional.silu(_qkvProj.call(x)).to(_attentionType);

@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 namespace CharLm.Model;
 
 /// <summary>Bytes [B, N] (int64) to the logits [B, N, 256] of the byte after each.</summary>
-internal sealed class ByteLanguageModel : nn.Module<Tensor, DecodingState?, Tensor>
+internal sealed class ByteLanguageModel : nn.Module<Tensor, IAttentionState?, Tensor>
 {
     [ComponentName(Name = "embed_tokens")]
     private readonly Embedding _embedding;
@@ -37,7 +37,7 @@ internal sealed class ByteLanguageModel : nn.Module<Tensor, DecodingState?, Tens
 
     public ModelConfig Config { get; }
 
-    public override Tensor forward(Tensor tokens, DecodingState? state)
+    public override Tensor forward(Tensor tokens, IAttentionState? state)
     {
         using var scope = NewDisposeScope();
         var h = _embedding.call(tokens);
