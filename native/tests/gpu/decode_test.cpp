@@ -1,4 +1,6 @@
 // lattn_decode over the range of its arguments.
+#include <cstring>
+
 #include "gpu/on_device.h"
 
 namespace lattn::test {
@@ -159,6 +161,32 @@ TEST_P(DecodeStep, ManyRowsAreEachTheirOwn) {
     mirror_alone.fetch();
     EXPECT_EQ(together.output.bytes(), alone.output.bytes());
     EXPECT_EQ(together.state_out.bytes(), alone.state_out.bytes());
+}
+
+// A slot that the call before writes: a kernel that starts during that call may have read another one before.
+TEST_P(DecodeStep, SlotWrittenByTheCallBefore) {
+    DecodeCase c = target_case();
+    c.slots.assign(64, -1); // so the outputs are zeros
+    Decode writer(c);
+    c.slots = {0};
+    Decode reader(c);
+    const std::vector<double> before = reader.state_in.values();
+    const lattn_decode_params write = writer.params();
+    lattn_decode_params read = reader.params();
+    read.state_out = read.state_in;
+    void* slot = write.output.data;
+    advance(slot, 63 * write.output.stride_b, c.dtype);
+    const int64_t stale = 3;
+    std::memcpy(slot, &stale, sizeof(stale));
+    Mirror mirror_writer(device(), writer, false), mirror(device(), reader, true);
+    mirror.relocate(read);
+    read.slots = mirror_writer.at(slot);
+    ASSERT_EQ(LATTN_OK, mirror_writer.decode(write)) << lattn_last_error();
+    ASSERT_EQ(LATTN_OK, lattn_decode(&read)) << lattn_last_error();
+    mirror_writer.fetch();
+    mirror.fetch();
+    reader.expect(before, reader.state_in.values(), before);
+    reader.expect_guards_intact();
 }
 
 // Several tokens of a row at once.

@@ -1,12 +1,16 @@
 // Decoding: Td tokens of a row, one after the other: S <- g S + k (x) v, o = scale * S^T q. The state is read once and
 // written once, whatever Td is, and lives in registers in between.
 //
-// Grid: one CTA per (row, head, slice of value columns); a slice is 128 bytes of a row of the state. A CTA has a warp
-// for every 32 rows: a thread owns 16 bytes of columns of 8 rows, 8 threads lie side by side in a slice, and a load of
+// Grid: one CTA per (row, head, slice of value columns); a slice is 256 bytes of a row of the state. A CTA has a warp
+// for every 16 rows: a thread owns 16 bytes of columns of 8 rows, 16 threads lie side by side in a slice, and a load of
 // a warp is 4 whole lines. All loads of a thread are under way before the first is used, and none of them waits for
 // shared memory: q and k of a thread's 8 rows are words as well.
 //
-// The order of every sum is fixed: 8 rows in a thread, 4 threads of a warp by shuffles, the warps in shared memory. It
+// Where the kernel starts during the one before it, its first CTAs read their slots early, as a hint of which states
+// will be wanted, and have these brought into L2. After the wait the states are loaded from there while the slots are
+// read again; only where a slot has changed is another state loaded.
+//
+// The order of every sum is fixed: 8 rows in a thread, 2 threads of a warp by shuffles, the warps in shared memory. It
 // depends on D alone, so a row's result is bitwise the same in any batch, and a token's whatever tokens come with it.
 #pragma once
 
@@ -24,7 +28,8 @@ namespace lattn::cuda {
 
 // The integer at `index` of an array of int32 or int64.
 __device__ __forceinline__ int64_t integer_at(const void* data, int32_t is_int64, int64_t index) {
-    return is_int64 ? static_cast<const int64_t*>(data)[index] : int64_t{static_cast<const int32_t*>(data)[index]};
+    return is_int64 ? ptx::load_past_l1(static_cast<const int64_t*>(data) + index)
+                    : int64_t{ptx::load_past_l1(static_cast<const int32_t*>(data) + index)};
 }
 
 // kCount elements as they lie in memory, in words of 4 bytes: two of 2 bytes share a register.
@@ -89,10 +94,15 @@ struct Decode {
     static constexpr bool kOneToken = kMaxTokens == 1;
     // Of one token: bounds the registers, so that the words under way are many times what the memory's latency asks
     // for.
-    static constexpr int kBlocksPerSm = kOneToken ? (sizeof(StateT) == 4 ? 768 : 640) / kThreads : 1;
+    static constexpr int kBlocksPerSm = kOneToken ? decode_resident_threads(sizeof(StateT)) / kThreads : 1;
+    // Of several tokens: whether the next one's words come while one is worked on. 512 threads of 8 rows and 8 columns
+    // have no registers for that.
+    static constexpr bool kLoadsAhead = kMaxRows <= 128 || sizeof(T) == 2 || sizeof(StateT) == 4;
+    // Tokens whose sums are in shared memory together.
+    static constexpr int kSumTokens = 4;
 
     struct Shared {
-        float sums[kMaxTokens][kWarps][kSlice];
+        float sums[kOneToken ? 1 : kSumTokens][kWarps][kSlice];
     };
 
     // A thread's part of a token.
@@ -107,14 +117,15 @@ struct Decode {
         Row row[kRows];
     };
 
-    // What a thread works on, and where it is as far as that is known before any memory is read.
+    // What a thread works on, and where it is as far as that is known before any memory is read: offsets, as pointers
+    // that went through opaque() would no longer be known to be of global memory.
     struct Part {
         int64_t batch;
         int head;
-        int slice_column;   // the first of the CTA
-        bool is_inside;     // of the state; D and E are multiples of 8
-        const T *q, *k, *v; // of the first token; the thread's first element
-        int64_t in, out;    // its first element in slot 0, counted from the states' data
+        int slice_column; // the first of the CTA
+        bool is_inside;   // of the state; D and E are multiples of 8
+        int64_t q, k, v;  // the thread's first element of the first token, counted from the tensor's data
+        int64_t in, out;  // its first element in slot 0, counted from the states' data
 
         __device__ explicit Part(const DecodeParams& p) {
             const unsigned slices = static_cast<unsigned>(p.slices), heads = static_cast<unsigned>(p.heads);
@@ -125,9 +136,9 @@ struct Decode {
             const int column = slice_column + static_cast<int>(threadIdx.x) % kDecodeColumnThreads * kColumns;
             is_inside = row < p.row_dim && column < p.value_dim;
             const int head_qk = static_cast<int>(static_cast<unsigned>(head) / static_cast<unsigned>(p.group));
-            q = row_of<const T>(p.q, batch, head_qk) + row;
-            k = row_of<const T>(p.k, batch, head_qk) + row;
-            v = row_of<const T>(p.v, batch, head) + column;
+            q = batch * p.q.stride_b + head_qk * p.q.stride_h + row;
+            k = batch * p.k.stride_b + head_qk * p.k.stride_h + row;
+            v = batch * p.v.stride_b + head * p.v.stride_h + column;
             in = offset_of(p.state_in, head, row, column);
             out = offset_of(p.state_out, head, row, column);
         }
@@ -137,14 +148,9 @@ struct Decode {
         }
     };
 
-    // The first token of a row.
-    template <typename U>
-    __device__ static U* row_of(const DecodeTensor& tensor, int64_t batch, int head) {
-        return static_cast<U*>(tensor.data) + batch * tensor.stride_b + head * tensor.stride_h;
-    }
-
     template <int kCount>
-    __device__ static void load(const DecodeTensor& tensor, const T* from, Packed<T, kCount>& to) {
+    __device__ static void load(const DecodeTensor& tensor, int64_t offset, Packed<T, kCount>& to) {
+        const T* from = static_cast<const T*>(tensor.data) + offset;
         if (tensor.vector_aligned)
             to = *reinterpret_cast<const Packed<T, kCount>*>(from);
         else
@@ -158,9 +164,21 @@ struct Decode {
         load(p.v, part.v + token * p.v.stride_n, to.v);
     }
 
-    __device__ static void load_state(const DecodeParams& p, const Part& part, int64_t slot, Words& words) {
+    // The thread's first element, counted from the states' data.
+    __device__ static int64_t in_slot(const DecodeParams& p, const Part& part, int64_t slot) {
+        return slot * p.state_in.stride_slot + part.in;
+    }
+
+    // A hint: what is loaded later is what is in memory then.
+    __device__ static void prefetch_state(const DecodeParams& p, int64_t offset) {
+        const StateT* from = static_cast<const StateT*>(p.state_in.data) + offset;
+#pragma unroll
+        for (int d = 0; d < kRows; ++d) ptx::prefetch_l2(from + d * p.state_in.stride_d);
+    }
+
+    __device__ static void load_state(const DecodeParams& p, int64_t offset, Words& words) {
         const DecodeState& state = p.state_in;
-        const StateT* from = static_cast<const StateT*>(state.data) + slot * state.stride_slot + part.in;
+        const StateT* from = static_cast<const StateT*>(state.data) + offset;
         if (p.state_vectorized) {
 #pragma unroll
             for (int d = 0; d < kRows; ++d)
@@ -176,8 +194,14 @@ struct Decode {
         StateT* to = static_cast<StateT*>(state.data) + slot * state.stride_slot + part.out;
         if (p.state_vectorized) {
 #pragma unroll
-            for (int d = 0; d < kRows; ++d)
-                ptx::store_streaming(reinterpret_cast<Row*>(to + d * state.stride_d), words.row[d]);
+            for (int d = 0; d < kRows; ++d) {
+                Row* row = reinterpret_cast<Row*>(to + d * state.stride_d);
+                // As measured: docs/kernels/decode.md.
+                if (kOneToken)
+                    ptx::store_streaming(row, words.row[d]);
+                else
+                    ptx::store_evict_first(row, words.row[d]);
+            }
         } else {
 #pragma unroll
             for (int d = 0; d < kRows; ++d) words.row[d].store_strided(to + d * state.stride_d, state.stride_e);
@@ -217,20 +241,21 @@ struct Decode {
         for (int e = 0; e < kColumns; ++e) sums[threadIdx.x / 32][lane * kColumns + e] = total[e];
     }
 
-    // The output of the first `tokens` tokens from their sums; zeros for the rest.
-    __device__ static void store_output(const DecodeParams& p, const Part& part, int tokens, const Shared& shared) {
-        const int all = kOneToken ? 1 : p.tokens;
+    // The output of tokens [begin, end): of those before `tokens` from their sums, zeros for the rest.
+    __device__ static void store_output(const DecodeParams& p, const Part& part, int begin, int end, int tokens,
+                                        const Shared& shared) {
 #pragma unroll 1
-        for (int i = threadIdx.x; i < all * kSlice; i += kThreads) {
-            const int token = i / kSlice;
+        for (int i = threadIdx.x; i < (end - begin) * kSlice; i += kThreads) {
+            const int token = begin + i / kSlice;
             const int column = i % kSlice;
             if (part.slice_column + column >= p.value_dim) continue;
             float total = 0.0f;
             if (token < tokens) {
 #pragma unroll
-                for (int warp = 0; warp < kWarps; ++warp) total += shared.sums[token][warp][column];
+                for (int warp = 0; warp < kWarps; ++warp) total += shared.sums[token - begin][warp][column];
             }
-            T* output = row_of<T>(p.output, part.batch, part.head) + token * p.output.stride_n;
+            T* output = static_cast<T*>(p.output.data) + part.batch * p.output.stride_b +
+                        part.head * p.output.stride_h + token * p.output.stride_n;
             output[part.slice_column + column] = from_float<T>(p.scale * total);
         }
     }
@@ -250,6 +275,7 @@ struct Decode {
 
     __device__ static void run(const DecodeParams& p) {
         __shared__ Shared shared;
+        // Found before the wait below; the compiler would leave most of it until after.
         Part part(p);
         part.q = ptx::opaque(part.q);
         part.k = ptx::opaque(part.k);
@@ -257,21 +283,30 @@ struct Decode {
         part.in = ptx::opaque(part.in);
         const bool with_output = kOneToken || p.output.data != nullptr;
         const bool with_state = kOneToken || p.state_out.data != nullptr;
+        const int all_tokens = kOneToken ? 1 : p.tokens;
 
-        // The kernel before this one may have written anything that is read here.
-        ptx::let_next_kernel_start();
+        // The kernel before this one may still write anything that is read here, the slots too. So this slot is a guess
+        // and its state is not looked at before the wait; a wrong guess costs time and changes nothing.
+        const bool guesses = part.is_inside && static_cast<int>(blockIdx.x) < p.early_blocks;
+        const int64_t guess = guesses ? slot_of(p, part.batch) : -1;
+        const int64_t guessed = ptx::opaque(in_slot(p, part, guess));
+        if (guess >= 0) prefetch_state(p, guessed);
         ptx::wait_for_prior_kernel();
-        const int64_t slot = slot_of(p, part.batch);
-        const int tokens = slot < 0 ? 0 : accepted_of(p, part.batch);
+
+        Words words{};
+        if (guess >= 0) load_state(p, guessed, words);
+        // Only now, so that the next kernel's prefetches come after these loads.
+        ptx::let_next_kernel_start();
         const float rate = p.decay_rate[part.head];
         Token token{};
         load_token(p, part, 0, with_output, token);
+        const int64_t slot = slot_of(p, part.batch);
+        const int tokens = accepted_of(p, part.batch);
         if (slot < 0) {
-            if (with_output) store_output(p, part, 0, shared);
+            if (with_output) store_output(p, part, 0, all_tokens, 0, shared);
             return;
         }
-        Words words{};
-        if (part.is_inside) load_state(p, part, slot, words);
+        if (part.is_inside && slot != guess) load_state(p, in_slot(p, part, slot), words);
         const float decay = expf(-rate);
         if constexpr (kOneToken) {
             float sum[kColumns] = {};
@@ -283,6 +318,8 @@ struct Decode {
                 advance(token, d, decay, row, sum);
                 words.row[d] = Row::of(row);
             }
+            // The stores are under way during the reduction.
+            if (part.is_inside) store_state(p, part, slot, words);
             keep_sums(sum, shared.sums[0]);
         } else {
             float state[kRows][kColumns];
@@ -291,20 +328,26 @@ struct Decode {
 #pragma unroll 1
             for (int t = 0; t < tokens; ++t) {
                 Token next{};
-                if (t + 1 < tokens) load_token(p, part, t + 1, with_output, next);
+                if (kLoadsAhead && t + 1 < tokens) load_token(p, part, t + 1, with_output, next);
                 float sum[kColumns] = {};
 #pragma unroll
                 for (int d = 0; d < kRows; ++d) advance(token, d, decay, state[d], sum);
-                if (with_output) keep_sums(sum, shared.sums[t]);
+                if (!kLoadsAhead && t + 1 < tokens) load_token(p, part, t + 1, with_output, next);
                 token = next;
+                if (!with_output) continue;
+                keep_sums(sum, shared.sums[t % kSumTokens]);
+                if (t % kSumTokens < kSumTokens - 1) continue;
+                __syncthreads();
+                store_output(p, part, t + 1 - kSumTokens, t + 1, tokens, shared);
+                __syncthreads();
             }
 #pragma unroll
             for (int d = 0; d < kRows; ++d) words.row[d] = Row::of(state[d]);
+            if (with_state && part.is_inside) store_state(p, part, slot, words);
         }
-        if (with_state && part.is_inside) store_state(p, part, slot, words);
         if (!with_output) return;
         __syncthreads();
-        store_output(p, part, tokens, shared);
+        store_output(p, part, tokens / kSumTokens * kSumTokens, all_tokens, tokens, shared);
     }
 };
 

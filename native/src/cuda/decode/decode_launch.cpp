@@ -67,13 +67,17 @@ Status decode(const lattn_decode_params& params) {
     decode.tokens = params.tokens;
     decode.row_dim = static_cast<int32_t>(params.head_dim_qk);
     decode.value_dim = static_cast<int32_t>(params.head_dim_v);
-    const int64_t slice = decode_slice(static_cast<int>(dtype_bytes(params.state_dtype)));
+    const int state_bytes = static_cast<int>(dtype_bytes(params.state_dtype));
+    const int64_t slice = decode_slice(state_bytes);
     decode.slices = static_cast<int32_t>((params.head_dim_v + slice - 1) / slice);
     decode.state_vectorized = vectorizes(params.state_in, params) && vectorizes(params.state_out, params);
     decode.scale = static_cast<float>(params.scale);
 
     const bool overlaps =
         device->compute_capability() >= kOverlapCapability && device->driver().LaunchKernelEx != nullptr;
+    if (overlaps)
+        decode.early_blocks =
+            device->multiprocessors() * (decode_resident_threads(state_bytes) / kernel_at(kernel).threads);
     return device->launch(kernel, params.batch * params.heads_v * decode.slices, static_cast<CUstream>(params.stream),
                           decode, overlaps ? Start::kDuringPrior : Start::kAfterPrior);
 }

@@ -36,6 +36,7 @@ struct DecodeParams {
     int32_t value_dim;        // E
     int32_t slices;           // of value columns, one for each CTA
     int32_t state_vectorized; // 16 bytes of columns of both states are aligned words
+    int32_t early_blocks;     // of the grid: those that may start during the kernel before this one
     float scale;
 };
 
@@ -46,7 +47,7 @@ constexpr int kMaxDecodeTokens = 16;
 constexpr int kDecodeThreadBytes = 16;
 constexpr int kDecodeThreadRows = 8;
 // So many threads side by side own a slice of columns; those of a warp read whole lines of 128 bytes.
-constexpr int kDecodeColumnThreads = 8;
+constexpr int kDecodeColumnThreads = 16;
 
 constexpr int decode_warps(int row_dim) {
     return row_dim / kDecodeThreadRows * kDecodeColumnThreads / 32;
@@ -55,6 +56,11 @@ constexpr int decode_warps(int row_dim) {
 // Columns of one CTA.
 constexpr int decode_slice(int state_bytes) {
     return kDecodeColumnThreads * kDecodeThreadBytes / state_bytes;
+}
+
+// Threads that a multiprocessor runs at the same time, bounded by their registers.
+constexpr int decode_resident_threads(int state_bytes) {
+    return state_bytes == 4 ? 768 : 640;
 }
 
 } // namespace lattn::cuda
