@@ -88,11 +88,11 @@ struct CombineSegments {
     __device__ static void run(const PackedScanParams& params) {
         ptx::wait_for_prior_kernel();
         ptx::let_next_kernel_start();
-        const int blocks = *params.part_count * params.jobs_per_part;
+        const unsigned blocks = *params.part_count * params.jobs_per_part;
 #pragma unroll 1
-        for (int block = blockIdx.x; block < blocks; block += gridDim.x) {
+        for (unsigned block = blockIdx.x; block < blocks; block += gridDim.x) {
             const PackedPart part = params.parts[block / params.jobs_per_part];
-            run_block(params.sequences[part.sequence], block % params.jobs_per_part, [] {});
+            run_block(params.sequences[part.sequence], static_cast<int>(block % params.jobs_per_part), [] {});
         }
     }
 };

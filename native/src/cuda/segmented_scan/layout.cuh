@@ -190,6 +190,18 @@ struct ScanLayout {
             }
         }
 
+        // Of a part of a packed batch.
+        __device__ Job(const PackedScanParams& params, const SequenceScan& p, int part, unsigned index)
+            : batch(0), row_part(0) {
+            static_assert(kWithOutput);
+            const unsigned slices = ptx::opaque(params.value_slices);
+            head = static_cast<int>(index / slices);
+            slice = static_cast<int>(index % slices);
+            const int job_chunks = p.split ? p.segments_per_job * Config::kChunksPerSegment : p.end_chunk;
+            first_chunk = max(part * job_chunks, p.first_chunk);
+            end_chunk = min((part + 1) * job_chunks, p.end_chunk);
+        }
+
         __device__ int segment() const { return first_chunk / Config::kChunksPerSegment; }
         __device__ int value_column() const { return slice * Config::kValueCols; }
     };
@@ -222,9 +234,11 @@ struct ScanLayout {
             const Current current{shared};
 #pragma unroll 1
             for (int index = blockIdx.x; index < job_count(params); index += gridDim.x) {
-                const PackedPart part = params.parts[index / params.jobs_per_part];
+                // Opaque, or what divisions by them need would stay in registers.
+                const unsigned jobs_per_part = ptx::opaque(params.jobs_per_part);
+                const PackedPart part = params.parts[index / jobs_per_part];
                 const SequenceScan& p = params.sequences[part.sequence];
-                const Job job(p, job_of_sequence(params, p, part.index, index % params.jobs_per_part));
+                const Job job = job_of_part(params, p, part.index, index % jobs_per_part);
                 if (job.first_chunk == job.end_chunk) continue;
                 __syncwarp();
                 if (threadIdx.x % 32 == 0)
@@ -247,11 +261,14 @@ struct ScanLayout {
         return has_short ? p.short_chunk : job.end_chunk - 1;
     }
 
-    // The index that a job of a part has among those of its sequence.
-    __device__ static int job_of_sequence(const PackedScanParams& params, const SequenceScan& p, int part, int job) {
-        if constexpr (kWithOutput) return part * params.jobs_per_part + job;
-        const int tiles = params.value_slices * params.row_parts / SumConfig::kGroups;
-        return (job / tiles * p.summed_segments + part) * tiles + job % tiles;
+    // Job `index` of a part.
+    __device__ static Job job_of_part(const PackedScanParams& params, const SequenceScan& p, int part, unsigned index) {
+        if constexpr (kWithOutput) {
+            return Job(params, p, part, index);
+        } else {
+            const unsigned tiles = params.value_slices * params.row_parts / SumConfig::kGroups;
+            return Job(p, static_cast<int>((index / tiles * p.summed_segments + part) * tiles + index % tiles));
+        }
     }
 
     __device__ static int job_count(const PackedScanParams& params) {

@@ -128,22 +128,21 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         });
     }
 
-    __device__ static void prefetch_job(const PackedScanParams& params, int index) {
-        if (index >= Layout::job_count(params)) return;
-        const PackedPart part = params.parts[index / params.jobs_per_part];
-        const SequenceScan& p = params.sequences[part.sequence];
+    __device__ static void prefetch_job(const PackedScanParams& params, unsigned index) {
+        if (index >= static_cast<unsigned>(Layout::job_count(params))) return;
+        const SequenceScan& p = params.sequences[params.parts[index / params.jobs_per_part].sequence];
         const int lane = static_cast<int>(threadIdx.x) % 32;
         constexpr int kLine = 128;
         if (lane * kLine < static_cast<int>(sizeof(SequenceScan)) + kLine)
             ptx::prefetch_line(reinterpret_cast<const char*>(&p) + min(lane * kLine, int{sizeof(SequenceScan)} - 1));
-        if (p.prefetched_row_bytes == 0) return;
-        const Job job(p, Layout::job_of_sequence(params, p, part.index, index % params.jobs_per_part));
-        const char* state = reinterpret_cast<const char*>(p.initial.data) +
-                            job.head * p.initial.stride_h * (p.prefetched_row_bytes / Layout::Config::kValueCols) +
-                            job.slice * p.prefetched_row_bytes;
+        const int bytes = p.prefetched_row_bytes;
+        if (bytes == 0) return;
+        index %= params.jobs_per_part;
+        const char* row = reinterpret_cast<const char*>(p.initial.data) +
+                          index / params.value_slices * p.initial.stride_h * (bytes / Layout::Config::kValueCols) +
+                          index % params.value_slices * bytes;
 #pragma unroll 1
-        for (int row = lane; row < p.row_dim; row += 32)
-            ptx::prefetch_bytes(state + int64_t{row} * p.prefetched_row_stride, p.prefetched_row_bytes);
+        for (int i = lane; i < p.row_dim; i += 32) ptx::prefetch_bytes(row + i * p.prefetched_row_stride, bytes);
     }
 
     // a: what it holds of another sequence's tokens meets nothing but their own output, which is not stored.

@@ -136,10 +136,10 @@ private:
         params.sequences = workspace<const SequenceScan>(0);
         params.parts = workspace<const PackedPart>(plan_.parts[pass]);
         params.part_count = workspace<const int32_t>(plan_.counts) + pass;
-        params.jobs_per_part = static_cast<int32_t>(jobs_per_part);
+        params.jobs_per_part = static_cast<uint32_t>(jobs_per_part);
         params.heads = static_cast<int32_t>(call_.problem.heads_v);
-        params.value_slices = static_cast<int32_t>(plan_.value_slices);
-        params.row_parts = static_cast<int32_t>(plan_.row_parts);
+        params.value_slices = static_cast<uint32_t>(plan_.value_slices);
+        params.row_parts = static_cast<uint32_t>(plan_.row_parts);
         return launch(operation, std::min(most_blocks, plan_.part_capacity * jobs_per_part), params);
     }
 

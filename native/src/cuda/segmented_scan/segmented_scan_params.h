@@ -110,10 +110,10 @@ struct PackedScanParams {
     const int32_t* part_count;
     char* out_data;                     // that of `out`, whose boxes would reach beyond a sequence's end
     int64_t out_stride_h, out_stride_n; // bytes
-    int32_t jobs_per_part;
+    uint32_t jobs_per_part;
     int32_t heads;
-    int32_t value_slices;
-    int32_t row_parts;
+    uint32_t value_slices;
+    uint32_t row_parts;
 };
 
 } // namespace lattn::cuda

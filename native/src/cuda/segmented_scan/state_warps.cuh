@@ -350,7 +350,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                 const int block_chunks = chunks_of_block(p);
                 end_chunk = min(end_chunk, (chunk / block_chunks + 1) * block_chunks);
             }
-            if (p.block_grads.data != nullptr) {
+            if (has_block_grads(p)) {
                 const int block_chunks = chunks_of_block(p);
                 end_chunk = min(end_chunk, p.end_chunk - (p.end_chunk - 1 - chunk) / block_chunks * block_chunks);
             }
@@ -364,14 +364,18 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         }
     };
 
+    // A packed batch has neither.
     __device__ static bool has_block_states(const SequenceScan& p) {
-        return kWithOutput && p.block_states.data != nullptr;
+        return kWithOutput && !kPacked && p.block_states.data != nullptr;
+    }
+    __device__ static bool has_block_grads(const SequenceScan& p) {
+        return !kPacked && p.block_grads.data != nullptr;
     }
 
     // Adds the gradient of the state before the block that begins, in token order, where `chunk` begins in scan order.
     __device__ static void add_block_grad(const SequenceScan& p, const Job& job, int chunk, State& sum) {
         const int chunks = p.end_chunk - chunk; // of the tokens before the block
-        if (p.block_grads.data == nullptr || chunks % chunks_of_block(p) != 0) return;
+        if (!has_block_grads(p) || chunks % chunks_of_block(p) != 0) return;
         for_each_value(p, p.block_grads, chunks / chunks_of_block(p), job,
                        [&](int i, float element) { sum[i] += element * p.inverse_state_scale; });
     }
@@ -398,7 +402,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                                    const Part& part) {
         const float rate = current.params().decay_rate[current.job().head];
         State sum = {};
-        Before before = state_before(current.params(), part.of(current.job()), Sums(current.params(), rate));
+        Before before = state_before(current.params(), part.of(current.job()), sums_of(current, rate));
         Weights weights(current.params(), rate, Layout::tokens_of(current.params(), current.job().first_chunk));
         WeightedValues weighted;
         ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
@@ -448,13 +452,15 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
             }
             add_block_grad(current.params(), part.of(current.job()), chunk, sum);
         }
-        end_job(current.params(), part.of(current.job()), rate, before, sum);
+        end_job(current, part, rate, before, sum);
     }
 
     // In a packed batch's kernels registers are too few to keep what follows from the rate.
-    __device__ static Sums sums_of(const SequenceScan& p, float rate) {
-        if constexpr (kPacked) return Sums(p, __uint_as_float(ptx::opaque(__float_as_uint(rate))));
-        return Sums(p, rate);
+    __device__ static Sums sums_of(const Current& current, float rate) {
+        if constexpr (kPacked)
+            return Sums(current.params(), __uint_as_float(ptx::opaque(__float_as_uint(rate))));
+        else
+            return Sums(current.params(), rate);
     }
 
     // What lies between runs.
@@ -462,7 +468,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                                     State& sum) {
         const SequenceScan& p = current.params();
         const Job job = part.of(current.job());
-        const Sums sums = sums_of(p, rate);
+        const Sums sums = sums_of(current, rate);
         if (chunk == sums.first_chunk(chunk) && chunk > job.first_chunk)
             end_sum(p, job, sums.decay_at_end(chunk), before, sum);
         if (has_block_states(p) && chunk % chunks_of_block(p) == 0)
@@ -470,14 +476,16 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         return Run(p, job, chunk, sums);
     }
 
-    __device__ static void end_job(const SequenceScan& p, const Job& job, float rate, const Before& before,
+    __device__ static void end_job(const Current& current, const Part& part, float rate, const Before& before,
                                    const State& sum) {
+        const SequenceScan& p = current.params();
+        const Job job = part.of(current.job());
         if constexpr (!kWithOutput) {
             float* state = workspace_state(p, job, job.end_chunk / Config::kChunksPerSegment);
 #pragma unroll
             for (int i = 0; i < kStateValues; ++i) state[i * kGroupThreads] = sum[i];
         } else if (p.final.data != nullptr && job.end_chunk == p.end_chunk) {
-            const int begin = sums_of(p, rate).first_chunk(job.end_chunk - 1);
+            const int begin = sums_of(current, rate).first_chunk(job.end_chunk - 1);
             write_final_state(p, job, expf(-rate * tokens_between<Config>(p, begin, job.end_chunk)), before, sum);
         }
     }
