@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the packed tests, benchmark or samples on a machine with an NVIDIA GPU and Python's PyTorch; no .NET is needed.
 #
-#   run-on-gpu.sh [test] [arguments of the test runner]     the GPU tests, or those of --filter; all tests with: test --all
+#   run-on-gpu.sh [test] [arguments of the test runner]     the GPU tests, or those of them that --filter EXPRESSION names;
+#                                                           all tests with: test --all
 #   run-on-gpu.sh native [arguments of GoogleTest]          the native GPU tests; they need no PyTorch
 #   run-on-gpu.sh benchmark [arguments of the benchmark]
 #   run-on-gpu.sh sample --data PATH [arguments of CharLm]  trains a small language model on a file or folder
@@ -114,9 +115,16 @@ case $what in
             shift
             exec "$app/$tests" --progress off "$@"
         fi
-        # The runner takes one filter: that of the caller, if there is one.
-        [[ " $* " == *" --filter "* ]] || set -- --filter TestCategory=Cuda "$@"
-        exec "$app/$tests" --progress off "$@"
+        # The runner takes one filter.
+        filter=TestCategory=Cuda
+        arguments=()
+        while [[ $# -gt 0 ]]; do
+            case $1 in
+                --filter) filter="$filter&(${2:?--filter needs an expression})"; shift 2 ;;
+                *) arguments+=("$1"); shift ;;
+            esac
+        done
+        exec "$app/$tests" --progress off --filter "$filter" "${arguments[@]}"
         ;;
     native)
         need_native
