@@ -32,9 +32,7 @@ internal static unsafe partial class Kernels
             Pool = PoolOf(states),
             Stream = TorchNative.CurrentStream(output),
         };
-        NativeStatus.ThrowIfFailed(NativeMethods.lattn_forward_workspace_size(&parameters, &parameters.WorkspaceBytes));
-        Tensor? workspace = Workspace(parameters.WorkspaceBytes, output, out parameters.Workspace);
-        NativeStatus.ThrowIfFailed(NativeMethods.lattn_forward(&parameters));
+        Run(&parameters, output);
         GC.KeepAlive(q);
         GC.KeepAlive(k);
         GC.KeepAlive(v);
@@ -44,7 +42,6 @@ internal static unsafe partial class Kernels
         GC.KeepAlive(states?.Slots);
         GC.KeepAlive(states?.HasInitial);
         GC.KeepAlive(output);
-        GC.KeepAlive(workspace);
         return output;
     }
 
@@ -85,10 +82,7 @@ internal static unsafe partial class Kernels
             GradDecayRate = gradients.Rates is null ? 0 : TorchNative.Data(gradients.Rates),
             Stream = TorchNative.CurrentStream(v),
         };
-        NativeStatus.ThrowIfFailed(
-            NativeMethods.lattn_backward_workspace_size(&parameters, &parameters.WorkspaceBytes));
-        Tensor? workspace = Workspace(parameters.WorkspaceBytes, v, out parameters.Workspace);
-        NativeStatus.ThrowIfFailed(NativeMethods.lattn_backward(&parameters));
+        Run(&parameters, v);
         GC.KeepAlive(q);
         GC.KeepAlive(k);
         GC.KeepAlive(v);
@@ -99,32 +93,21 @@ internal static unsafe partial class Kernels
         GC.KeepAlive(gradients.K);
         GC.KeepAlive(gradients.V);
         GC.KeepAlive(gradients.Rates);
-        GC.KeepAlive(workspace);
         return gradients;
 
         Tensor? EmptyIf(Inputs input, long[] size, ScalarType dtype) =>
             wanted.HasFlag(input) ? Empty(size, dtype, v) : null;
     }
 
-    private static Problem DescribePacked(Tensor q, Tensor v, Tensor offsets, AttentionOptions options) => new()
-    {
-        Batch = offsets.size(0) - 1,
-        HeadsQk = q.size(1),
-        HeadsV = v.size(1),
-        Tokens = q.size(0),
-        HeadDimQk = q.size(2),
-        HeadDimV = v.size(2),
-        BlockSize = options.BlockSize,
-        StateCount = 1,
-        Scale = options.Scale,
-        Dtype = (int)v.dtype,
-        DeviceType = (int)v.device_type,
-        DeviceIndex = v.device_index,
-        CudaPath = (int)options.CudaPath,
-        AllowTf32 = options.AllowTf32 ? 1 : 0,
-        CuSeqlensDtype = (int)offsets.dtype,
-        CuSeqlens = TorchNative.Data(offsets),
-    };
+    private static Problem DescribePacked(Tensor q, Tensor v, Tensor offsets, AttentionOptions options) =>
+        DescribeHeads(q, v, options) with
+        {
+            Batch = offsets.size(0) - 1,
+            Tokens = q.size(0),
+            StateCount = 1,
+            CuSeqlensDtype = (int)offsets.dtype,
+            CuSeqlens = TorchNative.Data(offsets),
+        };
 
     /// <summary>[T, H, X] seen as [1, H, T, X].</summary>
     private static View PackedViewOf(Tensor? tensor) => tensor is null ? default : new View

@@ -97,9 +97,7 @@ internal static unsafe partial class Kernels
             States = StatesViewOf(states),
             Stream = TorchNative.CurrentStream(output),
         };
-        NativeStatus.ThrowIfFailed(NativeMethods.lattn_forward_workspace_size(&parameters, &parameters.WorkspaceBytes));
-        Tensor? workspace = Workspace(parameters.WorkspaceBytes, output, out parameters.Workspace);
-        NativeStatus.ThrowIfFailed(NativeMethods.lattn_forward(&parameters));
+        Run(&parameters, output);
         GC.KeepAlive(q);
         GC.KeepAlive(k);
         GC.KeepAlive(v);
@@ -107,7 +105,6 @@ internal static unsafe partial class Kernels
         GC.KeepAlive(history);
         GC.KeepAlive(output);
         GC.KeepAlive(states);
-        GC.KeepAlive(workspace);
         return (output, states);
     }
 
@@ -175,10 +172,7 @@ internal static unsafe partial class Kernels
             GradDecayRate = gradients.Rates is null ? 0 : TorchNative.Data(gradients.Rates),
             Stream = TorchNative.CurrentStream(v),
         };
-        NativeStatus.ThrowIfFailed(
-            NativeMethods.lattn_backward_workspace_size(&parameters, &parameters.WorkspaceBytes));
-        Tensor? workspace = Workspace(parameters.WorkspaceBytes, v, out parameters.Workspace);
-        NativeStatus.ThrowIfFailed(NativeMethods.lattn_backward(&parameters));
+        Run(&parameters, v);
         GC.KeepAlive(q);
         GC.KeepAlive(k);
         GC.KeepAlive(v);
@@ -191,7 +185,6 @@ internal static unsafe partial class Kernels
         GC.KeepAlive(gradients.V);
         GC.KeepAlive(gradients.Rates);
         GC.KeepAlive(gradients.History);
-        GC.KeepAlive(workspace);
         return gradients;
 
         Tensor? EmptyIf(Inputs input, long[] size, ScalarType dtype) =>
@@ -400,27 +393,29 @@ internal static unsafe partial class Kernels
     private static Tensor Empty(long[] size, ScalarType dtype, Tensor like) =>
         torch.empty(size, dtype: dtype, device: like.device);
 
-    internal static Problem DescribeProblem(Tensor q, Tensor v, AttentionOptions options)
-    {
-        long tokens = q.size(2);
-        return new Problem
+    internal static Problem DescribeProblem(Tensor q, Tensor v, AttentionOptions options) =>
+        DescribeHeads(q, v, options) with
         {
             Batch = q.size(0),
-            HeadsQk = q.size(1),
-            HeadsV = v.size(1),
-            Tokens = tokens,
-            HeadDimQk = q.size(3),
-            HeadDimV = v.size(3),
-            BlockSize = options.BlockSize,
-            StateCount = options.StateCount(tokens),
-            Scale = options.Scale,
-            Dtype = (int)v.dtype,
-            DeviceType = (int)v.device_type,
-            DeviceIndex = v.device_index,
-            CudaPath = (int)options.CudaPath,
-            AllowTf32 = options.AllowTf32 ? 1 : 0,
+            Tokens = q.size(2),
+            StateCount = options.StateCount(q.size(2)),
         };
-    }
+
+    /// <summary>What packed and padded batches say alike: q [_, Hk, ..., D], v [_, Hv, ..., E].</summary>
+    private static Problem DescribeHeads(Tensor q, Tensor v, AttentionOptions options) => new()
+    {
+        HeadsQk = q.size(1),
+        HeadsV = v.size(1),
+        HeadDimQk = q.size(-1),
+        HeadDimV = v.size(-1),
+        BlockSize = options.BlockSize,
+        Scale = options.Scale,
+        Dtype = (int)v.dtype,
+        DeviceType = (int)v.device_type,
+        DeviceIndex = v.device_index,
+        CudaPath = (int)options.CudaPath,
+        AllowTf32 = options.AllowTf32 ? 1 : 0,
+    };
 
     internal static View ViewOf(Tensor? tensor) => tensor is null ? default : new View
     {
@@ -448,6 +443,23 @@ internal static unsafe partial class Kernels
         StrideD = tensor.stride(3),
         StrideE = tensor.stride(4),
     };
+
+    private static void Run(ForwardParams* parameters, Tensor like)
+    {
+        NativeStatus.ThrowIfFailed(NativeMethods.lattn_forward_workspace_size(parameters, &parameters->WorkspaceBytes));
+        Tensor? workspace = Workspace(parameters->WorkspaceBytes, like, out parameters->Workspace);
+        NativeStatus.ThrowIfFailed(NativeMethods.lattn_forward(parameters));
+        GC.KeepAlive(workspace);
+    }
+
+    private static void Run(BackwardParams* parameters, Tensor like)
+    {
+        NativeStatus.ThrowIfFailed(
+            NativeMethods.lattn_backward_workspace_size(parameters, &parameters->WorkspaceBytes));
+        Tensor? workspace = Workspace(parameters->WorkspaceBytes, like, out parameters->Workspace);
+        NativeStatus.ThrowIfFailed(NativeMethods.lattn_backward(parameters));
+        GC.KeepAlive(workspace);
+    }
 
     private static Tensor? Workspace(ulong bytes, Tensor like, out nint address)
     {

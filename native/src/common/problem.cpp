@@ -67,6 +67,13 @@ Status check_index_dtype(const char* name, const void* data, lattn_dtype dtype) 
     return error(LATTN_INVALID_ARGUMENT, "%s = %d (%s) must be int32 or int64", name, dtype, dtype_name(dtype));
 }
 
+Status check_state_dtype(const char* name, lattn_dtype state_dtype, lattn_dtype dtype) {
+    LATTN_RETURN_IF_ERROR(check_dtype(name, state_dtype));
+    if ((dtype == LATTN_FLOAT64) == (state_dtype == LATTN_FLOAT64)) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "%s = %s does not go with dtype = %s: float64 only with float64", name,
+                 dtype_name(state_dtype), dtype_name(dtype));
+}
+
 // The inputs that forward and backward share.
 template <typename Params>
 Status check_inputs(const Params& params) {
@@ -80,18 +87,6 @@ Status check_inputs(const Params& params) {
     return is_packed(p) ? check_absent("history", params.history.data) : ok();
 }
 
-Status check_index_dtype(const char* name, lattn_dtype dtype) {
-    if (dtype == LATTN_INT32 || dtype == LATTN_INT64) return ok();
-    return error(LATTN_INVALID_ARGUMENT, "%s = %d (%s) must be int32 or int64", name, dtype, dtype_name(dtype));
-}
-
-Status check_state_dtype(const char* name, lattn_dtype state_dtype, lattn_dtype dtype) {
-    LATTN_RETURN_IF_ERROR(check_dtype(name, state_dtype));
-    if ((dtype == LATTN_FLOAT64) == (state_dtype == LATTN_FLOAT64)) return ok();
-    return error(LATTN_INVALID_ARGUMENT, "%s = %s does not go with dtype = %s: float64 only with float64", name,
-                 dtype_name(state_dtype), dtype_name(dtype));
-}
-
 Status check_pool(const lattn_pool& pool, const lattn_problem& problem) {
     if (pool.states.data == nullptr) {
         if (pool.slots == nullptr && pool.has_initial == nullptr && pool.slot_count == 0) return ok();
@@ -103,8 +98,8 @@ Status check_pool(const lattn_pool& pool, const lattn_problem& problem) {
                      "of a packed batch");
     LATTN_RETURN_IF_ERROR(check_state_dtype("pool.state_dtype", pool.state_dtype, problem.dtype));
     LATTN_RETURN_IF_ERROR(check_at_least("pool.slot_count", pool.slot_count, 0));
-    if (pool.slots != nullptr) return check_index_dtype("pool.slot_dtype", pool.slot_dtype);
-    if (pool.slot_count >= problem.batch) return ok();
+    LATTN_RETURN_IF_ERROR(check_index_dtype("pool.slot_dtype", pool.slots, pool.slot_dtype));
+    if (pool.slots != nullptr || pool.slot_count >= problem.batch) return ok();
     return error(LATTN_INVALID_ARGUMENT, "pool.slot_count = %lld is less than batch = %lld and pool.slots is NULL",
                  static_cast<long long>(pool.slot_count), static_cast<long long>(problem.batch));
 }
@@ -121,7 +116,7 @@ Status check_problem(const lattn_problem& problem) {
         return error(LATTN_INVALID_ARGUMENT, "block_size = %lld must be a positive multiple of 64",
                      static_cast<long long>(problem.block_size));
     if (is_packed(problem)) {
-        LATTN_RETURN_IF_ERROR(check_index_dtype("cu_seqlens_dtype", problem.cu_seqlens_dtype));
+        LATTN_RETURN_IF_ERROR(check_index_dtype("cu_seqlens_dtype", problem.cu_seqlens, problem.cu_seqlens_dtype));
         if (problem.state_count != 1)
             return error(LATTN_INVALID_ARGUMENT, "state_count = %lld must be 1 with cu_seqlens",
                          static_cast<long long>(problem.state_count));
@@ -170,10 +165,7 @@ Status check_decode(const lattn_decode_params& params) {
     LATTN_RETURN_IF_ERROR(check_at_least("slot_count", params.slot_count, 0));
     LATTN_RETURN_IF_ERROR(check_scale(params.scale));
     LATTN_RETURN_IF_ERROR(check_dtype("dtype", params.dtype));
-    LATTN_RETURN_IF_ERROR(check_dtype("state_dtype", params.state_dtype));
-    if ((params.dtype == LATTN_FLOAT64) != (params.state_dtype == LATTN_FLOAT64))
-        return error(LATTN_INVALID_ARGUMENT, "state_dtype = %s does not go with dtype = %s: float64 only with float64",
-                     dtype_name(params.state_dtype), dtype_name(params.dtype));
+    LATTN_RETURN_IF_ERROR(check_state_dtype("state_dtype", params.state_dtype, params.dtype));
     LATTN_RETURN_IF_ERROR(check_device(params.device_type, params.device_index));
     if (params.tokens < 1 || params.tokens > LATTN_MAX_DECODE_TOKENS)
         return error(LATTN_INVALID_ARGUMENT, "tokens = %d must be from 1 to %d", params.tokens,

@@ -7,15 +7,10 @@
 #include "cpu/operands.h"
 #include "cpu/parallel.h"
 #include "cpu/runner.h"
+#include "cpu/slots.h"
 
 namespace lattn::cpu {
 namespace {
-
-constexpr int64_t kPadding = -1;
-
-int64_t integer_at(const void* data, lattn_dtype dtype, int64_t index) {
-    return dtype == LATTN_INT32 ? static_cast<const int32_t*>(data)[index] : static_cast<const int64_t*>(data)[index];
-}
 
 int64_t slot_of(const lattn_decode_params& params, int64_t row) {
     return params.slots == nullptr ? row : integer_at(params.slots, params.slot_dtype, row);

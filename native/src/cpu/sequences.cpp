@@ -6,22 +6,17 @@
 #include "common/dtype.h"
 #include "common/problem.h"
 #include "cpu/operands.h"
+#include "cpu/slots.h"
 
 namespace lattn::cpu {
 namespace {
 
-constexpr int64_t kPadding = -1;
-
-int64_t index_at(const void* indices, lattn_dtype dtype, int64_t at) {
-    return dtype == LATTN_INT32 ? static_cast<const int32_t*>(indices)[at] : static_cast<const int64_t*>(indices)[at];
-}
-
 int64_t offset_at(const lattn_problem& problem, int64_t at) {
-    return index_at(problem.cu_seqlens, problem.cu_seqlens_dtype, at);
+    return integer_at(problem.cu_seqlens, problem.cu_seqlens_dtype, at);
 }
 
 int64_t slot_at(const lattn_pool& pool, int64_t sequence) {
-    return pool.slots == nullptr ? sequence : index_at(pool.slots, pool.slot_dtype, sequence);
+    return pool.slots == nullptr ? sequence : integer_at(pool.slots, pool.slot_dtype, sequence);
 }
 
 Status check_offsets(const lattn_problem& problem) {
