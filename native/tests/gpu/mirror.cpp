@@ -39,6 +39,8 @@ std::vector<Mirror::Bytes> results_of(Decode& decode, bool in_place) {
     return all_bytes({&decode.output, in_place ? &decode.state_in : &decode.state_out});
 }
 
+constexpr std::size_t kGuardBytes = 256;
+
 // A sanitizer that looks for reads of uninitialized memory must not find the workspace filled.
 bool fills_workspace() {
     const char* value = std::getenv("LATTN_TEST_FILL_WORKSPACE");
@@ -82,9 +84,19 @@ void* Mirror::at(const void* host) const {
 void* Mirror::workspace(uint64_t bytes) {
     if (bytes == 0) return nullptr;
     workspace_bytes_ += bytes;
-    workspaces_.push_back(allocate(bytes));
-    if (fills_workspace()) device_.fill(workspaces_.back().get(), kPoison, bytes);
-    return workspaces_.back().get();
+    workspaces_.push_back({allocate(bytes + kGuardBytes), bytes});
+    auto* memory = static_cast<unsigned char*>(workspaces_.back().memory.get());
+    if (fills_workspace()) device_.fill(memory, kPoison, bytes);
+    device_.fill(memory + bytes, kPoison, kGuardBytes);
+    return memory;
+}
+
+void Mirror::expect_guard_intact(const Workspace& workspace) {
+    std::vector<unsigned char> guard(kGuardBytes);
+    device_.download(guard.data(), static_cast<unsigned char*>(workspace.memory.get()) + workspace.bytes, kGuardBytes);
+    device_.synchronize();
+    EXPECT_EQ(guard, std::vector<unsigned char>(kGuardBytes, kPoison))
+        << "written behind " << workspace.bytes << " bytes";
 }
 
 template <typename Call>
@@ -155,6 +167,7 @@ lattn_status Mirror::decode(lattn_decode_params params) {
 void Mirror::fetch() {
     for (Region& region : regions_) device_.download(region.host.data(), region.memory.get(), region.host.size());
     device_.synchronize();
+    for (const Workspace& workspace : workspaces_) expect_guard_intact(workspace);
     for (std::size_t i = 0; i < regions_.size(); ++i) {
         const Region& region = regions_[i];
         if (region.before.empty()) continue;

@@ -41,7 +41,7 @@ public:
     // Bytes of the workspaces so far.
     uint64_t workspace_bytes() const { return workspace_bytes_; }
 
-    // Waits for the calls, brings everything back and checks that no input was changed.
+    // Waits for the calls, brings everything back and checks that no input was changed, and nothing after a workspace.
     void fetch();
 
     // The device address of mirrored host memory; NULL for NULL. Throws std::out_of_range for other memory.
@@ -60,9 +60,15 @@ private:
         Memory memory;
     };
 
+    struct Workspace {
+        Memory memory; // with a guard behind it
+        uint64_t bytes;
+    };
+
     Memory allocate(std::size_t bytes) { return Memory(device_.allocate(bytes), Release{&device_}); }
     void add(Bytes host, bool is_input);
     void* workspace(uint64_t bytes);
+    void expect_guard_intact(const Workspace& workspace);
     template <typename Call>
     bool succeeds(Call call) const; // a failure fails the test
     template <typename Params>
@@ -70,7 +76,7 @@ private:
 
     Device& device_;
     std::vector<Region> regions_;
-    std::vector<Memory> workspaces_;
+    std::vector<Workspace> workspaces_;
     uint64_t workspace_bytes_ = 0;
     bool new_threads_ = false;
 };

@@ -79,6 +79,16 @@ TEST_P(Varlen, EveryLayout) {
 }
 
 // Sequences so long, beside so few heads, that the Hopper kernels cut them into jobs.
+TEST_P(Varlen, StatesOutsideRegistersOfManyHeads) {
+    if (GetParam().device == LATTN_CPU) GTEST_SKIP() << "registers are a GPU's";
+    PackedCase c = target_case();
+    c.lengths = {2100, 2060}; // neither is cut, since heads fill the GPU
+    c.heads_qk = c.heads_v = device().multiprocessors();
+    c.d = 136;
+    c.e = 16;
+    check_packed_forward(c, on_device());
+}
+
 TEST_P(Varlen, LongSequences) {
     PackedCase c = target_case();
     c.lengths = {100, 9000, 0, 2049, 4500};

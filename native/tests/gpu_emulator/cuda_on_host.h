@@ -57,6 +57,21 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32) {
         return std::bit_cast<T>(lattn::emulator::shuffle_xor(mask, std::bit_cast<uint32_t>(value), lane_mask, width));
 }
 
+inline unsigned __ballot_sync(unsigned mask, bool vote) {
+    unsigned votes = 0;
+    for (int lane = 0; lane < 32; ++lane)
+        if (mask >> lane & 1) votes |= __shfl_sync(mask, vote ? 1u : 0u, lane) << lane;
+    return votes;
+}
+
+inline int __ffs(int bits) {
+    return std::countr_zero(static_cast<unsigned>(bits)) % 32 + (bits != 0 ? 1 : 0);
+}
+
+inline int __popc(unsigned bits) {
+    return std::popcount(bits);
+}
+
 inline unsigned __float_as_uint(float value) {
     return std::bit_cast<unsigned>(value);
 }

@@ -56,15 +56,12 @@ SegmentedScanParams scan_params(Problem& problem) {
     params.decay_rate = static_cast<const float*>(problem.rate.data());
     if (c.history) {
         const lattn_state_view history = problem.history.state_view();
-        params.initial = {static_cast<float*>(history.data),
-                          history.stride_b,
-                          history.stride_h,
-                          0,
-                          history.stride_d,
+        params.initial = {static_cast<float*>(history.data), history.stride_b, history.stride_h, history.stride_d,
                           history.stride_e};
     }
     const lattn_states_view states = problem.states.states_view();
-    params.final = entry(states, s.state_count() - 1);
+    const cuda::StateView last = entry(states, s.state_count() - 1);
+    params.final = {last.data, last.stride_b, last.stride_h, last.stride_row, last.stride_column};
     if (s.block_states) params.block_states = entry(states, 0);
     params.tokens = s.tokens;
     params.block_size = s.block_size;

@@ -92,17 +92,28 @@ constexpr Kernel combine_segments(lattn_dtype dtype, const char* name, ModuleInd
 }
 
 template <int kSide>
-constexpr Kernel segment_sums(lattn_dtype dtype, const char* name, ModuleIndex module,
-                              Operation operation = kSide == 1 ? Operation::kSegmentSums
-                                                               : Operation::kWideSegmentSums) {
-    return {operation,
+constexpr Kernel segment_sums(lattn_dtype dtype, const char* name, ModuleIndex module) {
+    using Config = SegmentSumConfig<kSide>;
+    return {kSide == 1 ? Operation::kSegmentSums : Operation::kWideSegmentSums,
             dtype,
             0,
             0,
             name,
             module,
-            SegmentSumConfig<kSide>::kThreads,
-            static_cast<int>(SegmentSumConfig<kSide>::kSharedBytes)};
+            Config::kThreads,
+            static_cast<int>(Config::kSharedBytes)};
+}
+
+constexpr Kernel packed_sums(lattn_dtype dtype, const char* name, ModuleIndex module) {
+    using Config = SegmentSumConfig<1>;
+    return {Operation::kPackedSums,
+            dtype,
+            0,
+            0,
+            name,
+            module,
+            Config::kPackedThreads,
+            static_cast<int>(Config::kSharedBytes)};
 }
 
 template <int kElementBytes>
@@ -183,8 +194,8 @@ constexpr Kernel kernels[] = {
     combine_segments<256>(LATTN_BFLOAT16, "lattn_combine_packed_bf16_d256", kPackedScanBf16, Operation::kCombinePacked),
     combine_segments<192>(LATTN_FLOAT16, "lattn_combine_packed_fp16_d192", kPackedScanFp16, Operation::kCombinePacked),
     combine_segments<256>(LATTN_FLOAT16, "lattn_combine_packed_fp16_d256", kPackedScanFp16, Operation::kCombinePacked),
-    segment_sums<1>(LATTN_BFLOAT16, "lattn_packed_sums_bf16", kPackedScanBf16, Operation::kPackedSums),
-    segment_sums<1>(LATTN_FLOAT16, "lattn_packed_sums_fp16", kPackedScanFp16, Operation::kPackedSums),
+    packed_sums(LATTN_BFLOAT16, "lattn_packed_sums_bf16", kPackedScanBf16),
+    packed_sums(LATTN_FLOAT16, "lattn_packed_sums_fp16", kPackedScanFp16),
     {Operation::kSequenceTable, 0, 0, 0, "lattn_sequence_table", kSequenceTableModule, kSequenceTableThreads, 0},
     decay_grad<2>(LATTN_BFLOAT16, "lattn_decay_grad_bf16"),
     decay_grad<2>(LATTN_FLOAT16, "lattn_decay_grad_fp16"),

@@ -2,5 +2,5 @@
 
 extern "C" __global__ void __launch_bounds__(lattn::cuda::kClearPaddingThreads)
     lattn_clear_padding(const __grid_constant__ lattn::cuda::ClearPaddingParams params) {
-    lattn::cuda::ClearPadding::run(params, blockIdx.x, gridDim.x);
+    lattn::cuda::ClearPadding::run(params);
 }

@@ -1,5 +1,5 @@
-// Zeros in the rows of the tokens that belong to no sequence. A CTA looks at 64 tokens at a time, one thread each; then
-// a warp clears the rows of a token in all heads. Where there is no padding the search is all that is done.
+// Zeros in the rows of the tokens that belong to no sequence. A warp looks at 32 tokens at a time, and clears the rows
+// of each of those in all heads. Where there is no padding the search is all that is done.
 #pragma once
 
 #include "packed/clear_padding_params.h"
@@ -17,23 +17,30 @@ struct ClearPadding {
         }
     }
 
-    // By CTA `block` of `blocks`.
-    __device__ static void run(const ClearPaddingParams& p, int64_t block, int64_t blocks) {
-        __shared__ bool padding[kClearPaddingTokens];
-        constexpr int kWarps = kClearPaddingThreads / 32;
-        for (int64_t first = block * kClearPaddingTokens; first < p.tokens; first += blocks * kClearPaddingTokens) {
-            const int own = static_cast<int>(threadIdx.x);
-            if (own < kClearPaddingTokens) padding[own] = first + own < p.tokens && is_padding(p.packed, first + own);
-            __syncthreads();
-            for (int i = static_cast<int>(threadIdx.x) / 32; i < kClearPaddingTokens; i += kWarps) {
-                if (!padding[i]) continue;
+    // By warp `worker` of `workers`.
+    template <typename IsPadding>
+    __device__ static void run(const ClearPaddingParams& p, int64_t worker, int64_t workers, IsPadding is_padding) {
+        for (int64_t first = worker * 32; first < p.tokens; first += workers * 32) {
+            const int64_t own = first + static_cast<int64_t>(threadIdx.x) % 32;
+            unsigned padding = __ballot_sync(0xffffffffu, own < p.tokens && is_padding(own));
+            for (; padding != 0; padding &= padding - 1) {
+                const int64_t token = first + __ffs(static_cast<int>(padding)) - 1;
                 if (p.vector_aligned)
-                    clear_token<uint4>(p, first + i);
+                    clear_token<uint4>(p, token);
                 else
-                    clear_token<uint16_t>(p, first + i);
+                    clear_token<uint16_t>(p, token);
             }
-            __syncthreads(); // everyone has read the flags
         }
+    }
+
+    __device__ static void run(const ClearPaddingParams& p, int64_t worker, int64_t workers) {
+        run(p, worker, workers, [&](int64_t token) { return is_padding(p.packed, token); });
+    }
+
+    // By a grid of kClearPaddingThreads threads per CTA.
+    __device__ static void run(const ClearPaddingParams& p) {
+        constexpr int kWarps = kClearPaddingThreads / 32;
+        run(p, int64_t{blockIdx.x} * kWarps + threadIdx.x / 32, int64_t{gridDim.x} * kWarps);
     }
 };
 

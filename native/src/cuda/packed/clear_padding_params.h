@@ -16,6 +16,6 @@ struct ClearPaddingParams {
 };
 
 constexpr int kClearPaddingThreads = 128;
-constexpr int kClearPaddingTokens = 64; // of a CTA at a time
+constexpr int kClearPaddingTokens = kClearPaddingThreads; // of a CTA at a time
 
 } // namespace lattn::cuda

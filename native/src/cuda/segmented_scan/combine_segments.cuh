@@ -20,8 +20,8 @@ struct CombineSegments {
         return sums.decay_over_segment(0) > 0.0f && p.segments_per_job == 1 ? 1 : 0;
     }
 
-    __device__ static float initial_of(const SequenceScan& p, int64_t element) {
-        switch (p.state_type) {
+    __device__ static float initial_of(const CallScan& call, const SequenceScan& p, int64_t element) {
+        switch (call.state_type) {
             case kPoolBfloat16:
                 return to_float(reinterpret_cast<const __nv_bfloat16*>(p.initial.data)[element]);
             case kPoolFloat16:
@@ -33,19 +33,20 @@ struct CombineSegments {
 
     // wait(): until the sums are there.
     template <typename Wait>
-    __device__ static void run_block(const SequenceScan& p, int block, Wait wait) {
+    __device__ static void run_block(const CallScan& call, const SequenceScan& p, int block, Wait wait) {
         const int sequence = block / kBlocks;
         const int index = block % kBlocks * Config::kCombineThreads + threadIdx.x;
-        const int head = sequence / p.value_slices % p.heads;
+        const int head = sequence / call.value_slices % call.heads;
 
         // The element of the state that value i of a thread is.
         const int thread = index % kGroupThreads;
         const int i = index / kGroupThreads;
         const int lane = thread % 32;
         const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
-        const int column = sequence % p.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
+        const int column =
+            sequence % call.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
 
-        const Sums sums(p, p.decay_rate[head]);
+        const Sums sums(p, call.decay_rate[head]);
         const int segments = needed_segments(p, sums);
         if (segments == 0) {
             // One block waits, or this kernel might be over before the sums are there.
@@ -54,11 +55,12 @@ struct CombineSegments {
         }
         float decay = sums.decay_over_segment(0);
         float before = 0.0f;
-        if (p.initial.data != nullptr && row < p.row_dim && column < p.value_dim)
+        if (p.initial.data != nullptr && row < call.row_dim && column < call.value_dim)
             before =
-                initial_of(p, sequence / p.value_slices / p.heads * p.initial.stride_b + head * p.initial.stride_h +
-                                  row * p.initial.stride_row + column * p.initial.stride_column) *
-                p.inverse_state_scale;
+                initial_of(call, p,
+                           sequence / call.value_slices / call.heads * p.initial.stride_b + head * p.initial.stride_h +
+                               row * p.initial.stride_row + column * p.initial.stride_column) *
+                call.inverse_state_scale;
         wait();
         const int first_entry = Config::kBeforeInRegisters ? 0 : 1; // that of the second segment
         float* state = p.workspace + (int64_t{sequence} * p.state_entries + first_entry) * Config::kStateFloats + index;
@@ -79,9 +81,9 @@ struct CombineSegments {
         }
     }
 
-    __device__ static void run(const SequenceScan& p) {
+    __device__ static void run(const SegmentedScanParams& params) {
         ptx::let_next_kernel_start();
-        run_block(p, static_cast<int>(blockIdx.x), [] { ptx::wait_for_prior_kernel(); });
+        run_block(params, params, static_cast<int>(blockIdx.x), [] { ptx::wait_for_prior_kernel(); });
     }
 
     // A part is all of a sequence.
@@ -92,7 +94,8 @@ struct CombineSegments {
 #pragma unroll 1
         for (unsigned block = blockIdx.x; block < blocks; block += gridDim.x) {
             const PackedPart part = params.parts[block / params.jobs_per_part];
-            run_block(params.sequences[part.sequence], static_cast<int>(block % params.jobs_per_part), [] {});
+            run_block(params.call, params.sequences[part.sequence], static_cast<int>(block % params.jobs_per_part),
+                      [] {});
         }
     }
 };

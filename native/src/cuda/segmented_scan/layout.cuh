@@ -36,8 +36,10 @@ struct SegmentSums {
     float rate;
     int restart; // chunk of a segment, 0: none
 
-    __device__ SegmentSums(const SequenceScan& p_, float rate_)
-        : p(p_), rate(rate_), restart(Config::kChunksPerSegment - chunks_in_sum<Config>(rate)) {}
+    __device__ SegmentSums(const SequenceScan& p_, float rate_) : SegmentSums(p_, rate_, restart_of(rate_)) {}
+    __device__ SegmentSums(const SequenceScan& p_, float rate_, int restart_) : p(p_), rate(rate_), restart(restart_) {}
+
+    __device__ static int restart_of(float rate) { return Config::kChunksPerSegment - chunks_in_sum<Config>(rate); }
 
     // Whether the state at a segment's end holds nothing from before the segment.
     __device__ bool forgets() const { return restart > 0; }
@@ -91,6 +93,8 @@ struct ScanLayout {
     static constexpr int kStateGroups = kWithOutput ? 1 : SumConfig::kGroups;
     // Warps that read a stage: a chunk has one output group.
     static constexpr int kReaders = (kStateGroups + (kWithOutput ? 1 : 0)) * kWarpsPerGroup;
+    // Warps that walk the jobs of a packed batch: all but the one that hands them out.
+    static constexpr int kJobReaders = (kWithOutput ? Config::kScanThreads : SumConfig::kPackedThreads) / 32 - 1;
     // Tiles of a stage.
     static constexpr int kBTiles = kWithOutput ? kRowTiles : kSumSide;
     static constexpr int kCTiles = kWithOutput ? 1 : kSumSide;
@@ -112,25 +116,44 @@ struct ScanLayout {
         ptx::Mbarrier rows_empty[Config::kRowStages];
         ptx::Mbarrier state_full[Config::kStateBuffers];
         ptx::Mbarrier state_empty[Config::kStateBuffers];
-        float state_scale[Config::kStateBuffers][Config::kValueCols]; // of the rows of X^T, if they are scaled
+        struct NotScaled {};
+        using StateScale = float[Config::kStateBuffers][Config::kValueCols];
+        [[no_unique_address]] std::conditional_t<Element::kScaled, StateScale, NotScaled> state_scale; // of X^T's rows
     };
 
     struct NoExchange {};
 
-    static constexpr int kWarps = kWithOutput ? Config::kScanThreads / 32 : SumConfig::kThreads / 32;
-
-    // A warp's job of a packed batch. Registers are too few to keep it in.
-    struct JobOfWarp {
-        const SequenceScan* params;
-        int32_t index; // of all jobs
-        int32_t head, slice, row_part, first_chunk, end_chunk;
+    // A job of a packed batch, as its warps are told. Registers are too few to keep it in.
+    struct PackedJob {
+        SequenceScan sequence;
+        int32_t head; // -1: there are no more jobs
+        int32_t slice, row_part, first_chunk, end_chunk;
+        float rate;
+        int32_t restart; // of SegmentSums
+        float decay[2];  // g^m of a whole chunk of m tokens, and of the short one
     };
 
+    // Weights in the state, as a thread of the state warps takes them: of tokens 2(lane % 4) and the next, 8 later and
+    // the next, of each 16 of a chunk.
+    struct alignas(16) StepWeights {
+        typename Element::WeightPair pair[2];
+    };
+    using ChunkWeights = StepWeights[kTokenSteps];
+    using JobWeights = ChunkWeights[2][4]; // of a whole chunk and of the short one, by lane % 4
+
+    // What is handed ahead, to all warps and to those that form states.
+    static constexpr int kJobs = 4;
+    static constexpr int kJobWeights = Element::kScaled ? 1 : 2; // shared memory has no more
+
     struct Jobs {
-        JobOfWarp of_warp[kWarps];
+        JobWeights weights[kJobWeights];
+        PackedJob job[kJobs];
+        ptx::Mbarrier job_full[kJobs];
+        ptx::Mbarrier job_empty[kJobs];
+        ptx::Mbarrier weights_full[kJobWeights];
+        ptx::Mbarrier weights_empty[kJobWeights];
         ptx::Mbarrier loaded[kStages]; // a job's closing chunk is there, and not yet cleared beyond its tokens
         uint32_t parities;             // of their next phases, a bit each
-        int32_t first_place;           // in the ring, of the job whose closing chunk is waited for
     };
 
     struct NoJobs {};
@@ -154,15 +177,15 @@ struct ScanLayout {
         int first_chunk;
         int end_chunk;
 
-        __device__ explicit Job(const JobOfWarp& kept)
+        __device__ explicit Job(const PackedJob& job)
             : batch(0),
-              head(kept.head),
-              slice(kept.slice),
-              row_part(kept.row_part),
-              first_chunk(kept.first_chunk),
-              end_chunk(kept.end_chunk) {}
+              head(job.head),
+              slice(job.slice),
+              row_part(job.row_part),
+              first_chunk(job.first_chunk),
+              end_chunk(job.end_chunk) {}
 
-        __device__ Job(const SequenceScan& p, int index) {
+        __device__ Job(const CallScan& call, const SequenceScan& p, int index) {
             const auto take = [&](int count) {
                 const int place = index % count;
                 index /= count;
@@ -170,33 +193,31 @@ struct ScanLayout {
             };
             if constexpr (kWithOutput) {
                 row_part = 0;
-                slice = take(p.value_slices);
-                head = take(p.heads);
-                batch = take(p.batch);
+                slice = take(call.value_slices);
+                head = take(call.heads);
+                batch = take(call.batch);
                 const int job_chunks = p.split ? p.segments_per_job * Config::kChunksPerSegment : p.end_chunk;
                 first_chunk = max(index * job_chunks, p.first_chunk);
                 end_chunk = min((index + 1) * job_chunks, p.end_chunk);
             } else {
                 // The last heads first: by custom they decay slowest, so their sums take longest.
-                row_part = take(p.row_parts / kSumSide) * kSumSide;
-                slice = take(p.value_slices / kSumSide) * kSumSide;
+                row_part = take(call.row_parts / kSumSide) * kSumSide;
+                slice = take(call.value_slices / kSumSide) * kSumSide;
                 const int next_segment = take(p.summed_segments) + 1;
-                batch = take(p.batch);
-                head = p.heads - 1 - index;
+                batch = take(call.batch);
+                head = call.heads - 1 - index;
                 end_chunk = next_segment * Config::kChunksPerSegment;
-                const SegmentSums<Config> sums(p, p.decay_rate[head]);
+                const SegmentSums<Config> sums(p, call.decay_rate[head]);
                 const bool needed = !sums.forgets() || next_segment % p.segments_per_job == 0;
                 first_chunk = needed ? sums.first_chunk(end_chunk - 1) : end_chunk;
             }
         }
 
         // Of a part of a packed batch.
-        __device__ Job(const PackedScanParams& params, const SequenceScan& p, int part, unsigned index)
-            : batch(0), row_part(0) {
+        __device__ Job(const CallScan& call, const SequenceScan& p, int part, unsigned index) : batch(0), row_part(0) {
             static_assert(kWithOutput);
-            const unsigned slices = ptx::opaque(params.value_slices);
-            head = static_cast<int>(index / slices);
-            slice = static_cast<int>(index % slices);
+            head = static_cast<int>(index / call.value_slices);
+            slice = static_cast<int>(index % call.value_slices);
             const int job_chunks = p.split ? p.segments_per_job * Config::kChunksPerSegment : p.end_chunk;
             first_chunk = max(part * job_chunks, p.first_chunk);
             end_chunk = min((part + 1) * job_chunks, p.end_chunk);
@@ -206,52 +227,66 @@ struct ScanLayout {
         __device__ int value_column() const { return slice * Config::kValueCols; }
     };
 
-    // A job and the parameters that it is one of: of a packed batch they are read again and again.
-    struct WholeCall {
-        const SegmentedScanParams& call;
+    // A job, and what it is one of.
+    struct OfCall {
+        const SegmentedScanParams& params;
         const Job its_job;
 
-        __device__ const SequenceScan& params() const { return call; }
+        __device__ const CallScan& call() const { return params; }
+        __device__ const SequenceScan& sequence() const { return params; }
         __device__ const Job& job() const { return its_job; }
         __device__ int end_chunk() const { return its_job.end_chunk; }
+        __device__ float rate() const { return params.decay_rate[its_job.head]; }
     };
 
-    struct OneSequence {
-        Shared& shared;
+    struct OfPackedBatch {
+        const PackedScanParams& params;
+        Jobs& jobs;
+        const unsigned turn;
 
-        __device__ JobOfWarp& kept() const { return shared.packed.of_warp[ptx::opaque(threadIdx.x) / 32]; }
-        __device__ const SequenceScan& params() const { return *kept().params; }
-        __device__ Job job() const { return Job(kept()); }
-        __device__ int end_chunk() const { return kept().end_chunk; }
+        // Its address is not kept in a register besides its turn.
+        __device__ const PackedJob& its_job() const { return jobs.job[ptx::opaque(turn) % kJobs]; }
+        __device__ const CallScan& call() const { return params.call; }
+        __device__ const SequenceScan& sequence() const { return its_job().sequence; }
+        __device__ Job job() const { return Job(its_job()); }
+        __device__ int end_chunk() const { return its_job().end_chunk; }
+        __device__ float rate() const { return its_job().rate; }
+        __device__ bool is_short(int chunk) const { return chunk == sequence().short_chunk; }
+
+        // Of the warps that form states.
+        __device__ void wait_for_weights() const {
+            ptx::mbarrier_wait(jobs.weights_full[turn % kJobWeights], turn / kJobWeights % 2);
+        }
+        __device__ const JobWeights& weights() const { return jobs.weights[ptx::opaque(turn) % kJobWeights]; }
+        __device__ void leave_weights() const { arrive_warp(jobs.weights_empty[ptx::opaque(turn) % kJobWeights]); }
     };
 
-    using Current = std::conditional_t<kPacked, OneSequence, WholeCall>;
+    using Current = std::conditional_t<kPacked, OfPackedBatch, OfCall>;
 
-    // A CTA works on jobs blockIdx.x, blockIdx.x + gridDim.x, ...: visit(current) for each of them.
+    // Calls visit(current) for each job of this CTA: blockIdx.x, blockIdx.x + gridDim.x, ...
     template <typename Visit>
     __device__ static void for_each_job(const Params& params, Shared& shared, Visit visit) {
         if constexpr (kPacked) {
-            const Current current{shared};
 #pragma unroll 1
-            for (int index = blockIdx.x; index < job_count(params); index += gridDim.x) {
-                // Opaque, or what divisions by them need would stay in registers.
-                const unsigned jobs_per_part = ptx::opaque(params.jobs_per_part);
-                const PackedPart part = params.parts[index / jobs_per_part];
-                const SequenceScan& p = params.sequences[part.sequence];
-                const Job job = job_of_part(params, p, part.index, index % jobs_per_part);
-                if (job.first_chunk == job.end_chunk) continue;
-                __syncwarp();
-                if (threadIdx.x % 32 == 0)
-                    current.kept() = {&p, index, job.head, job.slice, job.row_part, job.first_chunk, job.end_chunk};
-                __syncwarp();
-                visit(current);
-                index = current.kept().index;
+            for (unsigned turn = 0;; ++turn) {
+                ptx::mbarrier_wait(shared.packed.job_full[turn % kJobs], turn / kJobs % 2);
+                if (shared.packed.job[turn % kJobs].head < 0) return;
+                visit(Current{params, shared.packed, turn});
+                turn = ptx::opaque(turn);
+                arrive_warp(shared.packed.job_empty[turn % kJobs]);
             }
         } else {
             const int jobs = job_count(params);
 #pragma unroll 1
-            for (int index = blockIdx.x; index < jobs; index += gridDim.x) visit(Current{params, Job(params, index)});
+            for (int index = blockIdx.x; index < jobs; index += gridDim.x)
+                visit(Current{params, Job(params, params, index)});
         }
+    }
+
+    __device__ static int job_count(const CallScan& p) {
+        const int sequences = p.batch * p.heads * p.value_slices;
+        if (!kWithOutput) return sequences * p.summed_segments * p.row_parts / SumConfig::kGroups;
+        return p.split ? sequences * ((p.segments + p.segments_per_job - 1) / p.segments_per_job) : sequences;
     }
 
     // The chunk of a job that takes the way by Jobs::loaded: the one that may hold another sequence's tokens, or the
@@ -261,42 +296,34 @@ struct ScanLayout {
         return has_short ? p.short_chunk : job.end_chunk - 1;
     }
 
-    // Job `index` of a part.
-    __device__ static Job job_of_part(const PackedScanParams& params, const SequenceScan& p, int part, unsigned index) {
-        if constexpr (kWithOutput) {
-            return Job(params, p, part, index);
-        } else {
-            const unsigned tiles = params.value_slices * params.row_parts / SumConfig::kGroups;
-            return Job(p, static_cast<int>((index / tiles * p.summed_segments + part) * tiles + index % tiles));
-        }
-    }
-
-    __device__ static int job_count(const PackedScanParams& params) {
-        return *params.part_count * params.jobs_per_part;
-    }
-
-    __device__ static int job_count(const SequenceScan& p) {
-        const int sequences = p.batch * p.heads * p.value_slices;
-        if (!kWithOutput) return sequences * p.summed_segments * p.row_parts / SumConfig::kGroups;
-        return p.split ? sequences * ((p.segments + p.segments_per_job - 1) / p.segments_per_job) : sequences;
-    }
-
-    __device__ static ptx::Keep keep_of_output(const SequenceScan& p) {
-        return p.b_and_c_recur ? ptx::Keep::kShortly : ptx::Keep::kNormally;
+    __device__ static ptx::Keep keep_of_output(const CallScan& call) {
+        return call.b_and_c_recur ? ptx::Keep::kShortly : ptx::Keep::kNormally;
     }
 
     __device__ static int tokens_of(const SequenceScan& p, int chunk) {
         return chunk == p.short_chunk ? p.short_tokens : kChunk;
     }
 
-    __device__ static int first_token(const SequenceScan& p, int chunk) {
-        const int token = (p.backwards ? p.end_chunk - 1 - chunk : chunk) * kChunk;
+    __device__ static int first_token(const CallScan& call, const SequenceScan& p, int chunk) {
+        const int token = (call.backwards ? p.end_chunk - 1 - chunk : chunk) * kChunk;
         return kPacked ? p.token_offset + token : token;
     }
 
+    // Weights in the state of two tokens of a chunk of so many. Beyond the chunk's tokens b and c are zero; any finite
+    // weight will do.
+    __device__ static typename Element::WeightPair token_weights(const CallScan& call, float rate, int tokens,
+                                                                 int token) {
+        const int first = call.backwards ? token + 1 : max(tokens - 1 - token, 0);
+        const int second = call.backwards ? token + 2 : max(tokens - 2 - token, 0);
+        return Element::weight_pair(expf(-rate * static_cast<float>(first)), expf(-rate * static_cast<float>(second)));
+    }
+
     // False, which the compiler cannot know: see ptx::hold.
-    __device__ static bool never(const Params& p) {
-        return p.heads < 0;
+    __device__ static bool never(const SegmentedScanParams& params) {
+        return params.heads < 0;
+    }
+    __device__ static bool never(const PackedScanParams& params) {
+        return params.call.heads < 0;
     }
 
     // Address of 8 elements in tiles of 64 x 64: row, and column / 8.

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "ptx/elect.cuh"
-#include "ptx/prefetch.cuh"
 #include "ptx/tensor_copy.cuh"
 #include "segmented_scan/layout.cuh"
 
@@ -44,18 +43,17 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         }
     };
 
-    // Calls load(p, job, chunk, place) for every chunk of this CTA, with a place in the ring that is free.
+    // Calls load(current, job, chunk, place) for every chunk of this CTA, with a place in the ring that is free.
     template <int kPlaces, typename Load>
     __device__ static void for_each_chunk(const Params& params, Shared& shared, ptx::Mbarrier (&empty)[kPlaces],
                                           Load load) {
         typename Layout::template Ring<kPlaces> ring;
         Layout::for_each_job(params, shared, [&](const Current& current) {
-            const SequenceScan& p = current.params();
             const Job job = current.job();
 #pragma unroll 1
             for (int chunk = job.first_chunk; chunk < current.end_chunk(); ++chunk, ring.advance()) {
                 ptx::mbarrier_wait(empty[ring.index], ring.parity ^ 1);
-                load(p, job, chunk, ring.index);
+                load(current, job, chunk, ring.index);
                 __syncwarp();
             }
         });
@@ -84,23 +82,25 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     // b and c. The last chunk of a sequence in a packed batch reaches into the next one, whose tokens are cleared
     // before anyone sees them: a product with a weight of zero is a number only if its other factor is one.
     __device__ static void run(const Params& params, Shared& shared) {
-        for_each_chunk(params, shared, shared.empty, [&](const SequenceScan& p, const Job& job, int chunk, int place) {
+        for_each_chunk(params, shared, shared.empty, [&](const Current& current, const Job& job, int chunk, int place) {
             ptx::Mbarrier* full = &shared.full[place];
             bool closes = false;
             if constexpr (kPacked) {
-                closes = chunk == Layout::closing_chunk(p, job);
+                closes = chunk == Layout::closing_chunk(current.sequence(), job);
                 if (closes) full = &shared.packed.loaded[place];
             }
-            if (ptx::elect_one()) load_stage(params, job, Layout::first_token(p, chunk), shared.stage[place], *full);
+            if (ptx::elect_one())
+                load_stage(params, job, Layout::first_token(current.call(), current.sequence(), chunk),
+                           shared.stage[place], *full);
             __syncwarp();
             if constexpr (kPacked && !kWithOutput)
-                if (closes) close(p, chunk, place, shared);
+                if (closes) close(current, chunk, place, shared);
         });
     }
 
     // The closing chunk of a job: once it is there, what is not of its sequence is cleared, and it is given out.
-    __device__ static void close(const SequenceScan& p, int chunk, int place, Shared& shared) {
-        const int tokens = Layout::tokens_of(p, chunk);
+    __device__ static void close(const Current& current, int chunk, int place, Shared& shared) {
+        const int tokens = Layout::tokens_of(current.sequence(), chunk);
         ptx::mbarrier_wait(shared.packed.loaded[place], shared.packed.parities >> place & 1);
         __syncwarp();
         if (tokens < kChunk) {
@@ -116,46 +116,28 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         __syncwarp();
     }
 
-    // In a warp of its own, so that loads go on meanwhile. It also fetches what the next job will be told and the state
-    // that it starts from: nothing else is under way when a job begins.
+    // In a warp of its own, so that loads go on meanwhile.
     __device__ static void run_closing(const Params& params, Shared& shared) {
+        int first_place = 0; // in the ring, of the job's first chunk
         Layout::for_each_job(params, shared, [&](const Current& current) {
-            prefetch_job(params, current.kept().index + static_cast<int>(gridDim.x));
-            const int place = shared.packed.first_place - current.job().first_chunk; // that of chunk 0 would be
-            const int chunk = Layout::closing_chunk(current.params(), current.job());
-            close(current.params(), chunk, (place + chunk) % Layout::kStages, shared);
-            if (ptx::elect_one()) shared.packed.first_place = (place + current.end_chunk()) % Layout::kStages;
+            const Job job = current.job();
+            const int chunk = Layout::closing_chunk(current.sequence(), job);
+            close(current, chunk, (first_place + chunk - job.first_chunk) % Layout::kStages, shared);
+            first_place = (first_place + job.end_chunk - job.first_chunk) % Layout::kStages;
         });
-    }
-
-    __device__ static void prefetch_job(const PackedScanParams& params, unsigned index) {
-        if (index >= static_cast<unsigned>(Layout::job_count(params))) return;
-        const SequenceScan& p = params.sequences[params.parts[index / params.jobs_per_part].sequence];
-        const int lane = static_cast<int>(threadIdx.x) % 32;
-        constexpr int kLine = 128;
-        if (lane * kLine < static_cast<int>(sizeof(SequenceScan)) + kLine)
-            ptx::prefetch_line(reinterpret_cast<const char*>(&p) + min(lane * kLine, int{sizeof(SequenceScan)} - 1));
-        const int bytes = p.prefetched_row_bytes;
-        if (bytes == 0) return;
-        index %= params.jobs_per_part;
-        const char* row = reinterpret_cast<const char*>(p.initial.data) +
-                          index / params.value_slices * p.initial.stride_h * (bytes / Layout::Config::kValueCols) +
-                          index % params.value_slices * bytes;
-#pragma unroll 1
-        for (int i = lane; i < p.row_dim; i += 32) ptx::prefetch_bytes(row + i * p.prefetched_row_stride, bytes);
     }
 
     // a: what it holds of another sequence's tokens meets nothing but their own output, which is not stored.
     __device__ static void run_rows(const Params& params, Shared& shared) {
         auto& exchange = shared.exchange;
-        for_each_chunk(params, shared, exchange.rows_empty,
-                       [&](const SequenceScan& p, const Job& job, int chunk, int place) {
-                           if (!ptx::elect_one()) return;
-                           ptx::mbarrier_arrive_expect_bytes(exchange.rows_full[place], sizeof(exchange.rows[0]));
-                           Source(params.a, job, 0)
-                               .load(exchange.rows[place], Layout::first_token(p, chunk), exchange.rows_full[place],
-                                     Layout::keep_of_output(p));
-                       });
+        for_each_chunk(
+            params, shared, exchange.rows_empty, [&](const Current& current, const Job& job, int chunk, int place) {
+                if (!ptx::elect_one()) return;
+                ptx::mbarrier_arrive_expect_bytes(exchange.rows_full[place], sizeof(exchange.rows[0]));
+                Source(params.a, job, 0)
+                    .load(exchange.rows[place], Layout::first_token(current.call(), current.sequence(), chunk),
+                          exchange.rows_full[place], Layout::keep_of_output(current.call()));
+            });
     }
 };
 

@@ -64,18 +64,18 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
     // Weights of this thread's elements of a chunk's tiles, the same in every chunk of a job. The distance of an
     // element's tokens follows from the column within its tile of 8 columns, and from half - tile, half of its 16 rows.
     struct Weights {
-        float rate;
+        float rate;       // of a packed batch's job it is read again
         float pair[9][2]; // g^distance where it is not negative: [half - tile + 7][column % 2]
 
-        __device__ Weights(const SequenceScan& p, const Job& job) : rate(p.decay_rate[job.head]) {
+        __device__ Weights(const CallScan& call, float rate_) : rate(rate_) {
             const int lane = static_cast<int>(this_thread() % 32);
 #pragma unroll
             for (int i = 0; i < 9; ++i) {
 #pragma unroll
                 for (int column = 0; column < 2; ++column) {
                     const int later = first_row() + (i - 7) * 8 - (lane % 4 * 2 + column);
-                    const int distance = p.backwards ? -later : later;
-                    pair[i][column] = distance >= 0 ? p.scale * expf(-rate * static_cast<float>(distance)) : 0.0f;
+                    const int distance = call.backwards ? -later : later;
+                    pair[i][column] = distance >= 0 ? call.scale * expf(-rate * static_cast<float>(distance)) : 0.0f;
                 }
             }
         }
@@ -85,12 +85,14 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         }
 
         // g^(i+shift) of this thread's two rows of a chunk of so many tokens.
-        __device__ void of_state(const SequenceScan& p, int tokens, float (&weight)[2]) const {
+        __device__ void of_state(const Current& current, int tokens, float (&weight)[2]) const {
+            const CallScan& call = current.call();
+            const float its_rate = kPacked ? current.rate() : rate;
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const int row = first_row() + half * 8;
-                const int steps = p.backwards ? max(tokens - 1 - row, 0) : row + 1;
-                weight[half] = p.scale * expf(-rate * static_cast<float>(steps));
+                const int steps = call.backwards ? max(tokens - 1 - row, 0) : row + 1;
+                weight[half] = call.scale * expf(-its_rate * static_cast<float>(steps));
             }
         }
 
@@ -102,6 +104,9 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
     // What follows from them is not kept in registers from one chunk to the next.
     __device__ static unsigned this_thread() {
         return ptx::opaque(threadIdx.x);
+    }
+    __device__ static int this_group(int group) {
+        return kPacked ? static_cast<int>(this_thread() / kGroupThreads) - 1 : group;
     }
     __device__ static int warp_row() {
         return static_cast<int>(this_thread() / 32 % 4 * 16);
@@ -146,25 +151,27 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
     }
 
     // This warp's 16 rows of a chunk's output, as fp32.
-    __device__ static void store_floats(const SequenceScan& p, const ChunkTile& values, const Job& job, int chunk) {
+    __device__ static void store_floats(const Current& current, const ChunkTile& values, const Job& job, int chunk) {
+        const CallScan& call = current.call();
         const int lane = static_cast<int>(this_thread() % 32);
         const int first_column = job.value_column() + lane % 4 * 2;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int row = warp_row() + lane / 4 + half * 8;
-            if (row >= Layout::tokens_of(p, chunk)) continue;
-            const int64_t token = Layout::first_token(p, chunk) + row;
-            float* out = p.float_out + ((int64_t{job.batch} * p.heads + job.head) * p.tokens + token) * p.value_dim;
+            if (row >= Layout::tokens_of(current.sequence(), chunk)) continue;
+            const int64_t token = Layout::first_token(call, current.sequence(), chunk) + row;
+            const int64_t at = (int64_t{job.batch} * call.heads + job.head) * call.tokens + token;
+            float* out = call.float_out + at * call.value_dim;
 #pragma unroll
             for (int i = 0; i < 32; ++i) {
                 const int column = first_column + i / 4 * 8 + i % 2;
-                if (i / 2 % 2 == half && column < p.value_dim) out[column] = values[i];
+                if (i / 2 % 2 == half && column < call.value_dim) out[column] = values[i];
             }
         }
     }
 
     // The first `rows` of this warp's 16 rows of a chunk's output, by its threads.
-    __device__ static void store_some_rows(const PackedScanParams& params, const SequenceScan& p,
+    __device__ static void store_some_rows(const PackedScanParams& params, const Current& current,
                                            const ChunkTile& values, const Job& job, int chunk, int rows) {
         const int lane = static_cast<int>(this_thread() % 32);
         const int first_column = job.value_column() + lane % 4 * 2;
@@ -172,26 +179,26 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         for (int half = 0; half < 2; ++half) {
             const int row = lane / 4 + half * 8;
             if (row >= rows) continue;
-            const int64_t token = Layout::first_token(p, chunk) + warp_row() + row;
+            const int64_t token = Layout::first_token(current.call(), current.sequence(), chunk) + warp_row() + row;
             char* out = params.out_data + job.head * params.out_stride_h + token * params.out_stride_n;
 #pragma unroll
             for (int i = half * 2; i < 32; i += 4) {
                 const int column = first_column + i / 4 * 8;
-                if (column < p.value_dim)
+                if (column < current.call().value_dim)
                     reinterpret_cast<uint32_t*>(out)[column / 2] = Element::pack(values[i], values[i + 1]);
             }
         }
     }
 
     // This warp's 16 rows of a chunk's output, through `tile` in shared memory.
-    __device__ static void store_output(const Params& params, const SequenceScan& p, const ChunkTile& values,
+    __device__ static void store_output(const Params& params, const Current& current, const ChunkTile& values,
                                         char* tile, const Job& job, int chunk) {
         const bool stores = threadIdx.x % 32 == 0;
         const int row = warp_row();
         if constexpr (kPacked) {
-            const int rows = Layout::tokens_of(p, chunk) - row;
+            const int rows = Layout::tokens_of(current.sequence(), chunk) - row;
             if (rows < Config::kOutputRows) {
-                store_some_rows(params, p, values, job, chunk, rows);
+                store_some_rows(params, current, values, job, chunk, rows);
                 if (stores) ptx::commit_stores(); // the buffers' turns are counted in groups
                 return;
             }
@@ -212,8 +219,9 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         __syncwarp();
         if (stores) {
             ptx::store_box(params.out.map, tile + row * 128,
-                           {job.value_column(), Layout::first_token(p, chunk) + row, job.head, job.batch},
-                           Layout::keep_of_output(p));
+                           {job.value_column(), Layout::first_token(current.call(), current.sequence(), chunk) + row,
+                            job.head, job.batch},
+                           Layout::keep_of_output(current.call()));
             ptx::commit_stores();
         }
     }
@@ -261,7 +269,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         if constexpr (Element::kScaled) scale_columns(out, exchange.state_scale[rings.state.index]);
         Layout::arrive_at_state(exchange.state_empty[rings.state.index]);
         float state_weight[2];
-        weights.of_state(current.params(), Layout::tokens_of(current.params(), chunk), state_weight);
+        weights.of_state(current, Layout::tokens_of(current.sequence(), chunk), state_weight);
         multiply_rows_by(out, state_weight);
         if constexpr (Element::kScaled) score_scale.divide(out);
         add_values(weighted, shared.stage[rings.stage.index].c, out);
@@ -277,19 +285,19 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         rings.advance(group);
         int next = group; // of this group's chunks, counted from the job's first one
         Layout::for_each_job(params, shared, [&](const Current& current) {
-            const Weights weights(current.params(), current.job());
+            const Weights weights(current.call(), current.rate());
             const int chunks = current.job().end_chunk - current.job().first_chunk;
 #pragma unroll 1
             for (; next < chunks; next += Config::kOutputGroups) {
                 ChunkTile out;
                 run_chunk(params, current, shared, rings, weights, current.job().first_chunk + next, out);
-                const SequenceScan& p = current.params();
                 const Job job = current.job();
                 const int chunk = job.first_chunk + next;
-                if (p.written == kFloatOut)
-                    store_floats(p, out, job, chunk);
-                else if (p.written == kElementOut)
-                    store_output(params, p, out, shared.exchange.out[group * kBuffers + rings.out.index], job, chunk);
+                if (current.call().written == kFloatOut)
+                    store_floats(current, out, job, chunk);
+                else if (current.call().written == kElementOut)
+                    store_output(params, current, out,
+                                 shared.exchange.out[this_group(group) * kBuffers + rings.out.index], job, chunk);
                 rings.advance(Config::kOutputGroups);
                 rings.out.advance();
             }

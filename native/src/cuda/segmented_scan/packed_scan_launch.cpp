@@ -7,6 +7,7 @@
 #include "common/problem.h"
 #include "cuda/host/views.h"
 #include "cuda/packed/clear_padding_launch.h"
+#include "cuda/segmented_scan/segmented_scan_config.h"
 #include "cuda/segmented_scan/segmented_scan_launch.h"
 #include "cuda/segmented_scan/sequence_table_params.h"
 
@@ -25,6 +26,7 @@ struct PackedPlan {
     int64_t outside_entries; // without room in registers S has a place in the workspace
     int64_t part_capacity;
     bool may_cut;
+    bool few;
 
     // Offsets into the workspace.
     uint64_t parts[kPackedPasses];
@@ -45,11 +47,13 @@ struct PackedPlan {
         // A sequence has no more tokens than all of them together.
         may_cut = problem.tokens > kSegmentTokens &&
                   kLongestJobQuarters * heads_and_slices < 4 * int64_t{device.multiprocessors()};
+        few = !may_cut && sequences <= kFewSequences && (call.pool == nullptr || call.pool->slot_count <= INT_MAX);
 
         bytes = 0;
-        take(sequences * sizeof(SequenceScan)); // the table
-        for (uint64_t& offset : parts) offset = take(static_cast<uint64_t>(part_capacity) * sizeof(PackedPart));
-        counts = take(kPackedPasses * sizeof(int32_t));
+        if (!few) take(sequences * sizeof(SequenceScan)); // the table
+        for (uint64_t& offset : parts)
+            offset = take(few ? 0 : static_cast<uint64_t>(part_capacity) * sizeof(PackedPart));
+        counts = take(few ? 0 : kPackedPasses * sizeof(int32_t));
         const int64_t most_copies = may_cut && call.pool != nullptr ? problem.tokens / kCutSequenceTokens + 1 : 0;
         copies = take(static_cast<uint64_t>(most_copies * problem.heads_v * call.row_dim() * call.value_dim()) *
                       sizeof(float));
@@ -71,12 +75,19 @@ private:
 class PackedScan {
 public:
     PackedScan(Device& device, const ScanCall& call, int kernel)
-        : device_(device), call_(call), plan_(device, call, kernel_at(kernel).row_dim) {}
+        : device_(device),
+          call_(call),
+          plan_(device, call, kernel_at(kernel).row_dim),
+          packed_(packed_batch(call.problem, call.pool)) {}
 
     Status launch() {
         LATTN_RETURN_IF_ERROR(check_workspace(call_.workspace, call_.workspace_bytes, plan_.bytes));
         LATTN_RETURN_IF_ERROR(make_call_params(device_, call_, scan_));
-        LATTN_RETURN_IF_ERROR(launch_table());
+        scan_.row_parts = static_cast<int32_t>(plan_.row_parts);
+        scan_.workspace = workspace<float>(plan_.states);
+        scan_.state_type = packed_.pool_type;
+        scan_.b_and_c_recur = plan_.may_cut;
+        if (!plan_.few) LATTN_RETURN_IF_ERROR(launch_table());
         const int64_t multiprocessors = device_.multiprocessors();
         if (plan_.may_cut) {
             LATTN_RETURN_IF_ERROR(launch_pass(Operation::kPackedSums, kSumsPass,
@@ -96,24 +107,25 @@ private:
         return reinterpret_cast<T*>(static_cast<char*>(call_.workspace) + offset);
     }
 
+    void set_call(PackedCall& packed) const {
+        packed.call = scan_;
+        packed.packed = packed_;
+        packed.padding = clear_padding_params(call_);
+        packed.multiprocessors = device_.multiprocessors();
+        packed.may_cut = plan_.may_cut;
+        packed.state_floats = static_cast<int32_t>(plan_.state_floats);
+        packed.outside_entries = static_cast<int32_t>(plan_.outside_entries);
+        packed.initial_copies = workspace<char>(plan_.copies);
+    }
+
     Status launch_table() {
         const lattn_problem& problem = call_.problem;
         SequenceTableParams table{};
-        table.call = scan_;
-        table.call.row_parts = static_cast<int32_t>(plan_.row_parts);
-        table.call.workspace = workspace<float>(plan_.states);
-        table.packed = packed_batch(problem, call_.pool);
-        table.call.state_type = table.packed.pool_type;
-        table.padding = clear_padding_params(call_);
-        table.multiprocessors = device_.multiprocessors();
-        table.may_cut = plan_.may_cut;
-        table.state_floats = static_cast<int32_t>(plan_.state_floats);
-        table.outside_entries = static_cast<int32_t>(plan_.outside_entries);
+        set_call(table);
         table.table = workspace<SequenceScan>(0);
         for (int pass = 0; pass < kPackedPasses; ++pass) table.parts[pass] = workspace<PackedPart>(plan_.parts[pass]);
         table.part_counts = workspace<int32_t>(plan_.counts);
         table.part_capacity = static_cast<int32_t>(plan_.part_capacity);
-        table.initial_copies = workspace<char>(plan_.copies);
         const int64_t most_clearing = int64_t{4} * device_.multiprocessors();
         const int64_t clearing = call_.pool != nullptr
                                      ? most_clearing
@@ -123,6 +135,8 @@ private:
 
     Status launch_pass(Operation operation, PackedPass pass, int64_t jobs_per_part, int64_t most_blocks) {
         PackedScanParams params{};
+        set_call(params);
+        params.few = plan_.few;
         params.a = scan_.a;
         params.b = scan_.b;
         params.c = scan_.c;
@@ -137,9 +151,6 @@ private:
         params.parts = workspace<const PackedPart>(plan_.parts[pass]);
         params.part_count = workspace<const int32_t>(plan_.counts) + pass;
         params.jobs_per_part = static_cast<uint32_t>(jobs_per_part);
-        params.heads = static_cast<int32_t>(call_.problem.heads_v);
-        params.value_slices = static_cast<uint32_t>(plan_.value_slices);
-        params.row_parts = static_cast<uint32_t>(plan_.row_parts);
         return launch(operation, std::min(most_blocks, plan_.part_capacity * jobs_per_part), params);
     }
 
@@ -155,6 +166,7 @@ private:
     Device& device_;
     const ScanCall& call_;
     PackedPlan plan_;
+    PackedBatch packed_;
     SegmentedScanParams scan_{}; // of all tokens as one sequence
 };
 

@@ -12,6 +12,13 @@ constexpr int kSegmentTokens = 2048;
 // Nats of decay after which a segment's sum is without a token: its weight is below 2^-40 then.
 constexpr float kForgottenNats = 27.8f;
 
+// A sequence is cut into jobs where a single one would be longer than so many quarters of what each multiprocessor has
+// to do.
+constexpr int64_t kLongestJobQuarters = 5;
+
+// Tokens by which the beginnings of sequences of two segments or more differ at least.
+constexpr int64_t kCutSequenceTokens = kSegmentTokens + 1;
+
 // Shared memory of one block on sm_90.
 constexpr std::size_t kHopperSharedBytes = 227 * 1024;
 
@@ -46,6 +53,9 @@ struct SegmentedScanConfig {
     static constexpr int kStateRegisters = kOutputGroups == 2 ? 232 : 240;
     static constexpr int kOutputRegisters = kOutputGroups == 2 ? 128 : 240;
     static constexpr int kLoadRegisters = 24;
+    // In a packed batch, where a warp that hands out jobs needs more, and the others less.
+    static constexpr int kPackedStateRegisters = kStateRegisters - 8;
+    static constexpr int kPackedLoadRegisters = 32;
     static constexpr int kCombineThreads = 128;
 
     // Tiles of 64 rows by 64 elements of 16 bits, with the 128-byte swizzle.
@@ -59,7 +69,7 @@ struct SegmentedScanConfig {
     static constexpr int kRowStages = 2;
     static constexpr int kStateBuffers = 2;
     static constexpr int kOutputBuffers = 2;
-    static constexpr std::size_t kTableBytes = 1536; // barriers, scales, jobs
+    static constexpr std::size_t kTableBytes = 2048; // barriers, scales, jobs
     // The launch does not promise the alignment of tiles.
     static constexpr std::size_t kAlignment = 1024;
 
@@ -87,9 +97,10 @@ struct SegmentSumConfig {
     static constexpr int kGroups = kSide * kSide;
     static constexpr int kLoadThreads = kSide == 1 ? 32 : kGroupThreads; // registers move between warpgroups only
     static constexpr int kThreads = kGroups * kGroupThreads + kLoadThreads;
-    static constexpr int kRegisters = 112;           // per thread of a warpgroup, if they move
-    static constexpr bool kWeighsAhead = kSide == 1; // as StateWarps says
-    static constexpr int kCtas = kSide == 1 ? 2 : 1; // per SM
+    static constexpr int kPackedThreads = kThreads + 32; // with a warp that hands out jobs
+    static constexpr int kRegisters = 112;               // per thread of a warpgroup, if they move
+    static constexpr bool kWeighsAhead = kSide == 1;     // as StateWarps says
+    static constexpr int kCtas = kSide == 1 ? 2 : 1;     // per SM
     static constexpr std::size_t kStageBytes = 2 * kSide * SegmentedScanConfig<kSumRows>::kTileBytes;
     static constexpr std::size_t kOtherBytes =
         SegmentedScanConfig<kSumRows>::kTableBytes + SegmentedScanConfig<kSumRows>::kAlignment;

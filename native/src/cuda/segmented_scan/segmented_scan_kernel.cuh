@@ -6,14 +6,15 @@
 //   state    the first one: carries the state, up to two chunks ahead of the output. In the pass over sums one per tile
 //   output   kOutputGroups of them, chunk by chunk in turn; none in the pass over sums
 //   loads    the last one: one warp for b and c, one for a, and for packed batches one that clears what the last chunk
-//            of a sequence holds of the next. In the pass over sums one warp, alone or in a warpgroup that gives its
-//            registers to the others
+//            of a sequence holds of the next and one that hands out jobs. In the pass over sums one warp for b and c,
+//            alone or in a warpgroup that gives its registers to the others, and one that hands out jobs
 #pragma once
 
 #include "ptx/dependent_launch.cuh"
 #include "ptx/dynamic_shared.cuh"
 #include "ptx/register_count.cuh"
 #include "segmented_scan/combine_segments.cuh"
+#include "segmented_scan/job_warp.cuh"
 #include "segmented_scan/load_warps.cuh"
 #include "segmented_scan/output_warps.cuh"
 #include "segmented_scan/state_warps.cuh"
@@ -46,8 +47,12 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         }
         if constexpr (kPacked) {
             for (ptx::Mbarrier& loaded : shared.packed.loaded) ptx::mbarrier_init(loaded, 1);
+            for (ptx::Mbarrier& full : shared.packed.job_full) ptx::mbarrier_init(full, 1);
+            for (ptx::Mbarrier& empty : shared.packed.job_empty) ptx::mbarrier_init(empty, Layout::kJobReaders);
+            for (ptx::Mbarrier& full : shared.packed.weights_full) ptx::mbarrier_init(full, 1);
+            for (ptx::Mbarrier& empty : shared.packed.weights_empty)
+                ptx::mbarrier_init(empty, Layout::kStateGroups * kWarpsPerGroup);
             shared.packed.parities = 0;
-            shared.packed.first_place = 0;
         }
         ptx::fence_mbarrier_init();
     }
@@ -96,7 +101,7 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         }
         start(p);
         if constexpr (!kWithOutput && !kPacked) {
-            const typename Layout::Job job(p, blockIdx.x);
+            const typename Layout::Job job(p, p, blockIdx.x);
             if (job.first_chunk == job.end_chunk) return;
         }
         __syncthreads();
@@ -107,7 +112,9 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         constexpr bool kMovesRegisters = kWithOutput || Layout::SumConfig::kLoadThreads == kGroupThreads;
         if (group < Layout::kStateGroups) {
             if constexpr (kMovesRegisters)
-                ptx::take_registers<kWithOutput ? Config::kStateRegisters : Layout::SumConfig::kRegisters>();
+                ptx::take_registers<!kWithOutput ? Layout::SumConfig::kRegisters
+                                    : kPacked    ? Config::kPackedStateRegisters
+                                                 : Config::kStateRegisters>();
             StateWarps<T, kRowDim, kSumSide, kPacked>::run(p, shared, group);
             // No kernel is complete before the one before it is.
             if constexpr (!kPacked)
@@ -118,16 +125,22 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                 OutputWarps<T, kRowDim, kPacked>::run(p, shared, group - 1);
             }
         } else {
-            if constexpr (kMovesRegisters) ptx::give_registers<Config::kLoadRegisters>();
+            if constexpr (kMovesRegisters)
+                ptx::give_registers<kPacked ? Config::kPackedLoadRegisters : Config::kLoadRegisters>();
             using Loads = LoadWarps<T, kRowDim, kSumSide, kPacked>;
             // One after the other would keep the number of the warp.
             if (warp % kWarpsPerGroup == 0) {
                 Loads::run(p, shared);
             } else if (warp % kWarpsPerGroup == 1) {
-                if constexpr (kWithOutput) Loads::run_rows(p, shared);
+                if constexpr (kWithOutput)
+                    Loads::run_rows(p, shared);
+                else if constexpr (kPacked)
+                    JobWarp<T, kRowDim, kSumSide>::run(p, shared);
             } else if (warp % kWarpsPerGroup == 2) {
                 if constexpr (kWithOutput && kPacked) Loads::run_closing(p, shared);
                 if constexpr (kWithOutput && !kPacked) let_following_scan_start(p);
+            } else {
+                if constexpr (kWithOutput && kPacked) JobWarp<T, kRowDim, kSumSide>::run(p, shared);
             }
         }
     }
@@ -163,7 +176,7 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     }
 
 #define LATTN_PACKED_SUMS_KERNEL(suffix, type)                                                     \
-    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentSumConfig<1>::kThreads,       \
+    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentSumConfig<1>::kPackedThreads, \
                                                  lattn::cuda::SegmentSumConfig<1>::kCtas)          \
         lattn_packed_sums_##suffix(const __grid_constant__ lattn::cuda::PackedScanParams params) { \
         lattn::cuda::SegmentedScan<type, lattn::cuda::kSumRows, 1, true>::run(params);             \

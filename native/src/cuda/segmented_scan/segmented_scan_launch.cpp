@@ -112,6 +112,10 @@ void set_chunks(const ScanCall& call, const Plan& plan, SegmentedScanParams& sca
     scan.short_tokens = static_cast<int32_t>(tokens - (chunks - 1) * kChunk);
 }
 
+KeptState kept_state(const StateView& view) {
+    return {view.data, view.stride_b, view.stride_h, view.stride_row, view.stride_column};
+}
+
 // Backwards, states are kept divided by the scale, so its inverse must be an ordinary number.
 Status check_scale(const ScanCall& call) {
     constexpr double kLargest = 1 << 30;
@@ -190,8 +194,8 @@ namespace {
 
 Status make_params(const Device& device, const ScanCall& call, const Plan& plan, SegmentedScanParams& scan) {
     LATTN_RETURN_IF_ERROR(make_call_params(device, call, scan));
-    scan.initial = call.initial;
-    scan.final = call.final;
+    scan.initial = kept_state(call.initial);
+    scan.final = kept_state(call.final);
     scan.block_states = call.block_states;
     scan.block_grads = call.block_grads;
     scan.workspace = static_cast<float*>(call.workspace);

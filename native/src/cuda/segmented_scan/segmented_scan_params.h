@@ -18,6 +18,7 @@
 
 #include <cstdint>
 
+#include "packed/clear_padding_params.h"
 #include "packed/packed_batch.h"
 #include "ptx/tensor_map.h"
 #include "scan/scan_params.h"
@@ -39,62 +40,85 @@ enum ScanOut : int32_t {
     kNoOut,      // states alone are wanted
 };
 
-// What a scan is told besides its tensors: of all sequences of a call, or of one in a packed batch.
+// A state per sequence and head.
+struct KeptState {
+    float* data; // NULL: absent
+    int64_t stride_b, stride_h, stride_row, stride_column;
+};
+
+// What the sequences of a packed batch differ in; those of another call do not.
 struct SequenceScan {
-    const float* decay_rate; // [H], nats per token
-    StateView initial;       // [B, H, A, E], of state_type
-    StateView final;         // [B, H, A, E], of state_type
-    StateView block_states;  // [B, H, blocks, A, E]: forwards, the state before each block is written here
-    StateView block_grads;   // [B, H, blocks, A, E]: backwards, added to the state once the block is passed
-    float* float_out;        // [B, H, N, E], contiguous
-    // Of a packed sequence: the bytes of a row of a value slice of `initial`, 0 if it is not to be prefetched, and from
-    // row to row.
-    int32_t prefetched_row_bytes;
-    int64_t prefetched_row_stride;
-    ScanOut written;
-    PoolType state_type; // others than fp32: of packed sequences only
+    KeptState initial; // [B, H, A, E], of state_type
+    KeptState final;   // [B, H, A, E], of state_type
     // [B * H * value_slices, state_entries] states as registers hold them; NULL if state_entries is 0.
     //   split:      U of a segment from the pass over sums, at the entry of the segment after it
     //   combined:   S of that segment instead, if a job begins there
     //   not split:  S of the present segment, where registers have no room for it
     float* workspace;
     int32_t state_entries;
-    int32_t row_parts; // of 64 rows, in a state of the workspace
+    int32_t split;    // 1: jobs of segments_per_job segments, 0: one job walks all segments of a sequence
+    int32_t combined; // 1: by a pass over the sums, 0: every job combines them itself
+    int32_t segments_per_job;
+    int32_t segments;        // ceil(tokens / kSegmentTokens)
+    int32_t summed_segments; // those before the last job of a sequence, if split
+    int32_t first_chunk;
+    int32_t end_chunk;
+    int32_t short_chunk; // the one that may have fewer tokens: forwards the last, backwards the first
+    int32_t short_tokens;
+    int32_t token_offset; // in a packed batch
+    // In a packed batch: the bytes of a row of a value slice of `initial`, 0 if it is not to be prefetched.
+    int32_t prefetched_row_bytes;
+};
+
+// What a scan is told besides its tensors.
+struct CallScan : SequenceScan {
+    const float* decay_rate; // [H], nats per token
+    StateView block_states;  // [B, H, blocks, A, E]: forwards, the state before each block is written here
+    StateView block_grads;   // [B, H, blocks, A, E]: backwards, added to the state once the block is passed
+    float* float_out;        // [B, H, N, E], contiguous
+    ScanOut written;
+    PoolType state_type; // others than fp32: of packed sequences only
+    int32_t row_parts;   // of 64 rows, in a state of the workspace
     // 1: this kernel needs nothing of the one before it, which began after the call's inputs were there
     int32_t overlaps;
     int32_t followed;      // by another scan of the same call, which may start while this one drains
     int32_t b_and_c_recur; // in another kernel soon: a and the output leave L2 to them
-    int32_t split;         // 1: jobs of segments_per_job segments, 0: one job walks all segments of a sequence
-    int32_t combined;      // 1: by a pass over the sums, 0: every job combines them itself
-    int32_t segments_per_job;
-    int64_t tokens;       // of the tensors
-    int32_t token_offset; // of the sequence in a packed batch
-    int64_t block_size;   // tokens, a multiple of the chunk
+    int64_t tokens;        // of the tensors
+    int64_t block_size;    // tokens, a multiple of the chunk
     int32_t backwards;
-    int32_t first_chunk; // of the sequence
-    int32_t end_chunk;
-    int32_t short_chunk; // the one that may have fewer tokens: forwards the last, backwards the first
-    int32_t short_tokens;
     int32_t batch;
     int32_t heads;
-    int32_t row_dim;         // A
-    int32_t value_dim;       // E
-    int32_t value_slices;    // ceil(E / columns per CTA)
-    int32_t segments;        // ceil(tokens / kSegmentTokens)
-    int32_t summed_segments; // those before the last job of a sequence, if split
+    int32_t row_dim;      // A
+    int32_t value_dim;    // E
+    int32_t value_slices; // ceil(E / columns per CTA)
     float scale;
     float state_scale;
     float inverse_state_scale;
 };
 
-struct SegmentedScanParams : SequenceScan {
+struct SegmentedScanParams : CallScan {
     BoxedTensor a;   // [B, H, N, A]
     BoxedTensor b;   // [B, H, N, A]
     BoxedTensor c;   // [B, H, N, E]
     BoxedTensor out; // [B, H, N, E]
 };
 
-// A packed batch: every sequence of it is a scan of its own, with a SequenceScan of its own in device memory.
+// A packed batch: every sequence of it is a scan of its own, told by a SequenceScan in device memory.
+
+// The batch, of which a SequenceScan follows for every sequence.
+struct PackedCall {
+    CallScan call; // what all sequences have in common, without states
+    PackedBatch packed;
+    ClearPaddingParams padding; // of the output; data NULL: it has none
+    int32_t multiprocessors;
+    int32_t may_cut;         // whether a sequence can be long enough
+    int32_t state_floats;    // of a state in the workspace
+    int32_t outside_entries; // of a sequence in the workspace, besides those of its sums
+    char* initial_copies;    // [tokens / kCutSequenceTokens + 1, heads, A, E] of the pool's type, written
+};
+
+// Sequences that the lanes of a warp can know.
+constexpr int kFewSequences = 32;
 
 // Of a sequence: the segments of a job, or one segment of the pass over sums, for all heads and value slices.
 struct PackedPart {
@@ -103,17 +127,17 @@ struct PackedPart {
 };
 
 // What one of the passes walks.
-struct PackedScanParams {
+struct PackedScanParams : PackedCall {
     BoxedTensor a, b, c, out; // as above, B = 1
+    // 1: there are at most kFewSequences, none of which is cut. Each CTA finds out itself what they are, and clears
+    // what belongs to none, so that this is the only kernel. 0: a kernel before this one has written what follows.
+    int32_t few;
     const SequenceScan* sequences;
     const PackedPart* parts;
     const int32_t* part_count;
     char* out_data;                     // that of `out`, whose boxes would reach beyond a sequence's end
     int64_t out_stride_h, out_stride_n; // bytes
     uint32_t jobs_per_part;
-    int32_t heads;
-    uint32_t value_slices;
-    uint32_t row_parts;
 };
 
 } // namespace lattn::cuda

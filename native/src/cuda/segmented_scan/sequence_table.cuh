@@ -7,15 +7,13 @@
 #pragma once
 
 #include "packed/clear_padding.cuh"
-#include "packed/sequence.cuh"
 #include "ptx/dependent_launch.cuh"
+#include "segmented_scan/packed_sequence.cuh"
 #include "segmented_scan/sequence_table_params.h"
 
 namespace lattn::cuda {
 
-struct SequenceTable {
-    static constexpr int kChunk = SegmentedScanConfig<64>::kChunk;
-    static constexpr int kChunksPerSegment = SegmentedScanConfig<64>::kChunksPerSegment;
+struct SequenceTable : PackedSequence {
     static constexpr int kBuckets = 64; // of jobs, by their length
 
     struct Shared {
@@ -24,39 +22,6 @@ struct SequenceTable {
         int count[kPackedPasses];
     };
 
-    // Tokens are at most 2^31 - 1.
-    __device__ static unsigned ceil_div(unsigned x, unsigned y) { return (x + y - 1) / y; }
-    __device__ static unsigned chunks_of(const Sequence& sequence) {
-        return ceil_div(static_cast<unsigned>(sequence.tokens), kChunk);
-    }
-    __device__ static unsigned segments_of(const Sequence& sequence) {
-        return ceil_div(static_cast<unsigned>(sequence.tokens), kSegmentTokens);
-    }
-
-    __device__ static Sequence sequence_at(const SequenceTableParams& p, int64_t index) {
-        return sequence_of(p.packed, p.call.tokens, index);
-    }
-
-    __device__ static int64_t heads_and_slices(const SequenceTableParams& p) {
-        return int64_t{p.call.heads} * p.call.value_slices;
-    }
-
-    // All of them, or half of what a multiprocessor has to do. chunks: of all sequences.
-    __device__ static unsigned segments_per_job(const SequenceTableParams& p, const Sequence& sequence,
-                                                int64_t chunks) {
-        const unsigned all = segments_of(sequence);
-        if (!p.may_cut) return all;
-        const int64_t work = chunks * heads_and_slices(p); // of all multiprocessors
-        if (int64_t{4} * chunks_of(sequence) * p.multiprocessors <= kLongestJobQuarters * work) return all;
-        const int64_t half = work / (int64_t{2} * p.multiprocessors * kChunksPerSegment);
-        return static_cast<unsigned>(min(max(half, int64_t{1}), int64_t{all}));
-    }
-
-    __device__ static unsigned jobs_of(const Sequence& sequence, unsigned per_job) {
-        const unsigned segments = segments_of(sequence);
-        return per_job == segments ? 1 : ceil_div(segments, per_job);
-    }
-
     // Of a job's length: the longest come first. Two buckets for each power of two.
     __device__ static int bucket_of(const Sequence& sequence, unsigned per_job) {
         const unsigned chunks = min(chunks_of(sequence), per_job * kChunksPerSegment);
@@ -64,72 +29,6 @@ struct SequenceTable {
         while (chunks >> power > 1) ++power;
         const int half = power > 0 ? static_cast<int>(chunks >> (power - 1) & 1) : 0;
         return kBuckets - 1 - (power * 2 + half);
-    }
-
-    __device__ static int64_t state_bytes(const SequenceTableParams& p) {
-        return p.packed.pool_type == kPoolFloat32 ? 4 : 2;
-    }
-
-    __device__ static char* slot_at(const SequenceTableParams& p, const Sequence& sequence) {
-        return static_cast<char*>(p.packed.pool) + sequence.entry * p.packed.stride_slot * state_bytes(p);
-    }
-
-    // No two sequences of several segments begin within as many tokens.
-    __device__ static char* initial_copy(const SequenceTableParams& p, const Sequence& sequence) {
-        const int64_t state = int64_t{p.call.heads} * p.call.row_dim * p.call.value_dim;
-        return p.initial_copies + sequence.first / kCutSequenceTokens * state * state_bytes(p);
-    }
-
-    // Whole rows of value slices, at multiples of 16 bytes.
-    __device__ static void set_prefetch(const SequenceTableParams& p, SequenceScan& scan) {
-        constexpr int kValueCols = SegmentedScanConfig<64>::kValueCols;
-        const auto bytes = [&](int64_t elements) { return elements * state_bytes(p); };
-        const bool aligned = reinterpret_cast<uintptr_t>(scan.initial.data) % 16 == 0 &&
-                             bytes(scan.initial.stride_row) % 16 == 0 && bytes(scan.initial.stride_h) % 16 == 0;
-        if (scan.split || !aligned || scan.initial.stride_column != 1 || p.call.value_dim % kValueCols != 0) return;
-        scan.prefetched_row_bytes = static_cast<int32_t>(bytes(kValueCols));
-        scan.prefetched_row_stride = bytes(scan.initial.stride_row);
-    }
-
-    __device__ static void set_states(const SequenceTableParams& p, const Sequence& sequence, SequenceScan& scan) {
-        if (p.packed.pool == nullptr) return;
-        float* slot = reinterpret_cast<float*>(slot_at(p, sequence));
-        const StateView in_pool{slot, 0, p.packed.stride_h, 0, p.packed.stride_row, p.packed.stride_column};
-        scan.final = in_pool;
-        if (!sequence.reads_state) return;
-        scan.initial = in_pool;
-        set_prefetch(p, scan);
-        if (!scan.split) return;
-        scan.initial = {reinterpret_cast<float*>(initial_copy(p, sequence)),
-                        0,
-                        int64_t{p.call.row_dim} * p.call.value_dim,
-                        0,
-                        p.call.value_dim,
-                        1};
-    }
-
-    __device__ static void set_scan(const SequenceTableParams& p, int64_t index, const Sequence& sequence,
-                                    unsigned per_job, SequenceScan& scan) {
-        scan = p.call;
-        const int chunks = static_cast<int>(chunks_of(sequence));
-        const int segments = static_cast<int>(segments_of(sequence));
-        const int jobs = static_cast<int>(jobs_of(sequence, per_job));
-        scan.split = jobs > 1;
-        scan.summed_segments = (jobs - 1) * static_cast<int>(per_job);
-        scan.segments_per_job = static_cast<int>(per_job);
-        scan.segments = segments;
-        scan.combined = scan.split && (segments > kSegmentsCombinedByJobs || p.outside_entries > 0);
-        scan.state_entries = scan.summed_segments + p.outside_entries;
-        scan.b_and_c_recur = scan.split;
-        scan.end_chunk = scan.backwards ? segments * kChunksPerSegment : chunks;
-        scan.first_chunk = scan.end_chunk - chunks;
-        scan.short_chunk = scan.backwards ? scan.first_chunk : scan.end_chunk - 1;
-        scan.token_offset = static_cast<int>(sequence.first);
-        scan.short_tokens = static_cast<int>(sequence.tokens) - (chunks - 1) * kChunk;
-        // Sequences before this one have at most as many sums as there are whole segments before it.
-        const int64_t entries = sequence.first / kSegmentTokens + p.outside_entries * index;
-        scan.workspace += entries * heads_and_slices(p) * p.state_floats;
-        set_states(p, sequence, scan);
     }
 
     // Calls visit(index, sequence) for this thread's share of those with tokens.
@@ -192,44 +91,25 @@ struct SequenceTable {
         if (thread < kPackedPasses) p.part_counts[thread] = min(shared.count[thread], p.part_capacity);
     }
 
-    // Calls visit(word of the slot, word of a dense state of the same) for this warp's share of a sequence's state,
-    // words being elements or, where rows have no gaps, several of them. `dense`: NULL if there is none.
-    template <typename Word, typename Visit>
-    __device__ static void for_each_word(const SequenceTableParams& p, const Sequence& sequence, char* dense,
-                                         Visit visit) {
-        constexpr int kWarps = kSequenceTableThreads / 32;
-        const int bytes = static_cast<int>(state_bytes(p));
-        const int rows = p.call.heads * p.call.row_dim;
-        const int row_words = p.call.value_dim * bytes / static_cast<int>(sizeof(Word));
-        const int64_t stride = sizeof(Word) > 4 ? sizeof(Word) : p.packed.stride_column * bytes;
-        for (int row = static_cast<int>(blockIdx.x - 1) * kWarps + static_cast<int>(threadIdx.x) / 32; row < rows;
-             row += static_cast<int>(gridDim.x - 1) * kWarps) {
-            char* from =
-                slot_at(p, sequence) +
-                (row / p.call.row_dim * p.packed.stride_h + row % p.call.row_dim * p.packed.stride_row) * bytes;
-            Word* to = reinterpret_cast<Word*>(dense) + int64_t{row} * row_words;
-            for (int word = static_cast<int>(threadIdx.x) % 32; word < row_words; word += 32)
-                visit(*reinterpret_cast<Word*>(from + word * stride), to + word);
-        }
+    // Warps of the CTAs after the first one.
+    static constexpr int kWarps = kSequenceTableThreads / 32;
+    __device__ static int worker() {
+        return static_cast<int>(blockIdx.x - 1) * kWarps + static_cast<int>(threadIdx.x) / 32;
+    }
+    __device__ static int workers() {
+        return static_cast<int>(gridDim.x - 1) * kWarps;
     }
 
     template <typename Word>
     __device__ static void prepare_states(const SequenceTableParams& p) {
-        for (int64_t index = 0; index < p.packed.sequences; ++index) {
-            const Sequence sequence = sequence_at(p, index);
-            if (sequence.tokens == 0 && sequence.writes_state)
-                for_each_word<Word>(p, sequence, nullptr, [](Word& word, Word*) { word = Word{}; });
-            if (!p.may_cut || !sequence.reads_state || segments_of(sequence) < 2) continue;
-            for_each_word<Word>(p, sequence, initial_copy(p, sequence),
-                                [](const Word& word, Word* copy) { *copy = word; });
-        }
-    }
-
-    // E is a multiple of 8, so rows without gaps are multiples of 16 bytes.
-    __device__ static bool has_whole_rows(const SequenceTableParams& p) {
-        const auto aligned = [&](int64_t stride) { return stride * state_bytes(p) % 16 == 0; };
-        return p.packed.stride_column == 1 && reinterpret_cast<uintptr_t>(p.packed.pool) % 16 == 0 &&
-               aligned(p.packed.stride_slot) && aligned(p.packed.stride_h) && aligned(p.packed.stride_row);
+        clear_states<Word>(p, worker(), workers());
+        if (!p.may_cut) return;
+        for_each_chosen(
+            p, [](const Sequence& sequence) { return sequence.reads_state && segments_of(sequence) > 1; },
+            [&](const Sequence& sequence) {
+                for_each_word<Word>(p, sequence, initial_copy(p, sequence), worker(), workers(),
+                                    [](const Word& word, Word* copy) { *copy = word; });
+            });
     }
 
     __device__ static void run(const SequenceTableParams& p) {
@@ -240,14 +120,9 @@ struct SequenceTable {
             make(p, shared);
             return;
         }
-        if (p.padding.data != nullptr) ClearPadding::run(p.padding, blockIdx.x - 1, gridDim.x - 1);
+        if (p.padding.data != nullptr) ClearPadding::run(p.padding, worker(), workers());
         if (p.packed.pool == nullptr) return;
-        if (has_whole_rows(p))
-            prepare_states<uint4>(p);
-        else if (state_bytes(p) == 2)
-            prepare_states<uint16_t>(p);
-        else
-            prepare_states<uint32_t>(p);
+        with_words(p, [&](auto word) { prepare_states<decltype(word)>(p); });
     }
 };
 

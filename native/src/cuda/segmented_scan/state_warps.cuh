@@ -68,26 +68,23 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
 
     // Calls visit(i, element) for every value i of a state that this thread holds, element being of type E.
     template <typename E = float, typename Visit>
-    __device__ static void for_each_value(const SequenceScan& p, const StateView& state, int64_t block, const Job& job,
-                                          Visit visit) {
-        // Parameters in memory would be read again after every element that is written.
-        std::conditional_t<kPacked, StateView, const StateView&> view = state;
-        std::conditional_t<kPacked, int, const int&> row_dim = p.row_dim;
-        std::conditional_t<kPacked, int, const int&> value_dim = p.value_dim;
+    __device__ static void for_each_value(const CallScan& call, const KeptState& state, const Job& job, Visit visit) {
+        // What is not among the kernel's parameters would be read again after every element that is written.
+        std::conditional_t<kPacked, KeptState, const KeptState&> view = state;
         // Addresses are not kept in registers from one call to the next.
         const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
         const int first_row = lane % 4 * 2;
         const int column = job.value_column() + Layout::warp_in_group() * 16 + lane / 4;
         const int first = job.row_part * kSumRows + first_row; // row parts are of the pass over sums
         E* element = reinterpret_cast<E*>(view.data) + job.batch * view.stride_b + job.head * view.stride_h +
-                     block * view.stride_block + first * view.stride_row + column * view.stride_column;
+                     first * view.stride_row + column * view.stride_column;
 #pragma unroll
         for (int tile = 0; tile < kRowDim / 8; ++tile) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
 #pragma unroll
                 for (int pair = 0; pair < 2; ++pair) {
-                    if (tile * 8 + first + pair < row_dim && column + half * 8 < value_dim)
+                    if (tile * 8 + first + pair < call.row_dim && column + half * 8 < call.value_dim)
                         visit(tile * 4 + half * 2 + pair,
                               element[pair * view.stride_row + half * 8 * view.stride_column]);
                 }
@@ -96,15 +93,20 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         }
     }
 
+    __device__ static KeptState state_of_block(const StateView& view, int64_t block) {
+        return {view.data + block * view.stride_block, view.stride_b, view.stride_h, view.stride_row,
+                view.stride_column};
+    }
+
     // The same of `initial` or `final`.
     template <typename Visit>
-    __device__ static void for_each_kept_value(const SequenceScan& p, const StateView& view, const Job& job,
+    __device__ static void for_each_kept_value(const CallScan& call, const KeptState& view, const Job& job,
                                                Visit visit) {
         if constexpr (kPacked) {
-            if (p.state_type == kPoolBfloat16) return for_each_value<__nv_bfloat16>(p, view, 0, job, visit);
-            if (p.state_type == kPoolFloat16) return for_each_value<__half>(p, view, 0, job, visit);
+            if (call.state_type == kPoolBfloat16) return for_each_value<__nv_bfloat16>(call, view, job, visit);
+            if (call.state_type == kPoolFloat16) return for_each_value<__half>(call, view, job, visit);
         }
-        for_each_value(p, view, 0, job, visit);
+        for_each_value(call, view, job, visit);
     }
 
     // g^n S + U
@@ -117,65 +119,82 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         return decay > 0.0f ? combined(decay, before, sum) : sum;
     }
 
-    __device__ static void write_block_state(const SequenceScan& p, int64_t block, const Job& job, float decay,
+    __device__ static void write_block_state(const CallScan& call, int64_t block, const Job& job, float decay,
                                              const Before& before, const State& sum) {
-        for_each_value(p, p.block_states, block, job,
-                       [&](int i, float& element) { element = p.state_scale * combined(decay, before[i], sum[i]); });
+        for_each_value(call, state_of_block(call.block_states, block), job,
+                       [&](int i, float& element) { element = call.state_scale * combined(decay, before[i], sum[i]); });
     }
 
-    __device__ static void write_final_state(const SequenceScan& p, const Job& job, float decay, const Before& before,
+    __device__ static void write_final_state(const Current& current, const Job& job, float decay, const Before& before,
                                              const State& sum) {
-        const float scale = p.state_scale;
-        for_each_kept_value(p, p.final, job, [&](int i, auto& element) {
+        const float scale = current.call().state_scale;
+        for_each_kept_value(current.call(), current.sequence().final, job, [&](int i, auto& element) {
             using E = std::remove_reference_t<decltype(element)>;
             element = from_float<E>(scale * combined(decay, before[i], sum[i]));
         });
     }
 
     // Where this thread's values of S of a segment lie in the workspace. Without a split all segments share one place.
-    __device__ static float* workspace_state(const SequenceScan& p, const Job& job, int segment) {
+    __device__ static float* workspace_state(const Current& current, const Job& job, int segment) {
         constexpr int kPartFloats = kSumRows * Config::kValueCols;
-        const int64_t sequence = (int64_t{job.batch} * p.heads + job.head) * p.value_slices + job.slice;
-        const bool keeps_first = p.row_parts * kSumRows > kBeforeInRegistersDim;
+        const CallScan& call = current.call();
+        const SequenceScan& p = current.sequence();
+        const int64_t sequence = (int64_t{job.batch} * call.heads + job.head) * call.value_slices + job.slice;
+        const bool keeps_first = call.row_parts * kSumRows > kBeforeInRegistersDim;
         const int entry = p.split ? segment - (keeps_first ? 0 : 1) : 0;
-        return p.workspace + ((sequence * p.state_entries + entry) * p.row_parts + job.row_part) * kPartFloats +
+        return p.workspace + ((sequence * p.state_entries + entry) * call.row_parts + job.row_part) * kPartFloats +
                threadIdx.x % kGroupThreads;
     }
 
-    // The initial state of a sequence in a packed batch. Nothing but the loads stands between them, so that all of them
-    // are under way at once. Its scale is 1.
-    __device__ static void read_pool_state(const SequenceScan& p, const Job& job, Before& before) {
-        const bool is_whole = p.row_dim == kRowDim && job.value_column() + Config::kValueCols <= p.value_dim;
-        if (!is_whole || p.state_type != kPoolFloat32) {
-            for_each_kept_value(p, p.initial, job,
-                                [&](int i, const auto& element) { before.set(i, to_float(element)); });
-            return;
-        }
-        const StateView view = p.initial;
-        const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
-        const float* element = view.data + job.head * view.stride_h + lane % 4 * 2 * view.stride_row +
-                               (job.value_column() + Layout::warp_in_group() * 16 + lane / 4) * view.stride_column;
-#pragma unroll
-        for (int tile = 0; tile < kRowDim / 8; ++tile) {
-            before.set(tile * 4 + 0, element[0]);
-            before.set(tile * 4 + 1, element[view.stride_row]);
-            before.set(tile * 4 + 2, element[8 * view.stride_column]);
-            before.set(tile * 4 + 3, element[view.stride_row + 8 * view.stride_column]);
-            element += 8 * view.stride_row;
-        }
+    // Whether this is a square fp32 state without gaps, which a packed batch's pool has as a rule.
+    __device__ static bool is_plain(const CallScan& call, const KeptState& state) {
+        return call.row_dim == kRowDim && call.value_dim == kRowDim && call.state_type == kPoolFloat32 &&
+               state.stride_row == kRowDim && state.stride_column == 1;
     }
 
-    __device__ static Before state_before(const SequenceScan& p, const Job& job, const Sums& sums) {
+    // Calls visit(i, element) for every value i of such a state. Nothing stands between the elements, so that all of
+    // them are under way at once, and instructions are few: jobs are short, so they come from afar each time.
+    template <typename Visit>
+    __device__ static void for_each_plain_value(const KeptState& state, const Job& job, Visit visit) {
+        const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
+        float* element = state.data + job.head * state.stride_h + lane % 4 * 2 * kRowDim + job.value_column() +
+                         Layout::warp_in_group() * 16 + lane / 4;
+#pragma unroll
+        for (int i = 0; i < kStateValues; ++i) visit(i, element[(i / 4 * 8 + i % 2) * kRowDim + i / 2 % 2 * 8]);
+    }
+
+    // The states of a sequence in a packed batch; their scale is 1.
+    __device__ static void read_pool_state(const Current& current, const Job& job, Before& before) {
+        const KeptState& state = current.sequence().initial;
+        if (is_plain(current.call(), state))
+            for_each_plain_value(state, job, [&](int i, const float& element) { before.set(i, element); });
+        else
+            for_each_kept_value(current.call(), state, job,
+                                [&](int i, const auto& element) { before.set(i, to_float(element)); });
+    }
+
+    __device__ static void write_pool_state(const Current& current, const Job& job, float decay, const Before& before,
+                                            const State& sum) {
+        const KeptState& state = current.sequence().final;
+        if (is_plain(current.call(), state))
+            for_each_plain_value(state, job,
+                                 [&](int i, float& element) { element = combined(decay, before[i], sum[i]); });
+        else
+            write_final_state(current, job, decay, before, sum);
+    }
+
+    __device__ static Before state_before(const Current& current, const Job& job, const Sums& sums) {
+        const SequenceScan& p = current.sequence();
         Before before = {};
         const bool combined_before = p.combined && job.segment() > 0;
         if constexpr (Config::kBeforeInRegisters) {
             if (combined_before) {
-                const float* values = workspace_state(p, job, job.segment());
+                const float* values = workspace_state(current, job, job.segment());
 #pragma unroll
                 for (int i = 0; i < kStateValues; ++i) before.values[i] = values[i * kGroupThreads];
             }
         } else if (combined_before || p.initial.data != nullptr) {
-            before.workspace = workspace_state(p, job, job.segment());
+            before.workspace = workspace_state(current, job, job.segment());
         }
         if (!combined_before && p.initial.data != nullptr) {
             if constexpr (!Config::kBeforeInRegisters) {
@@ -184,34 +203,34 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                 for (int i = 0; i < kStateValues; ++i) before.set(i, 0.0f);
             }
             if constexpr (kPacked && Config::kBeforeInRegisters) {
-                read_pool_state(p, job, before);
+                read_pool_state(current, job, before);
             } else {
-                const float scale = p.inverse_state_scale;
-                for_each_kept_value(p, p.initial, job,
+                const float scale = current.call().inverse_state_scale;
+                for_each_kept_value(current.call(), p.initial, job,
                                     [&](int i, const auto& element) { before.set(i, to_float(element) * scale); });
             }
         }
         if constexpr (Config::kBeforeInRegisters) {
-            if (p.split && !p.combined) combine_sums(p, job, sums, before);
+            if (p.split && !p.combined) combine_sums(current, job, sums, before);
         }
         return before;
     }
 
     // S <- g^L S + U for every segment before the job.
-    __device__ static void combine_sums(const SequenceScan& p, const Job& job, const Sums& sums, Before& before) {
+    __device__ static void combine_sums(const Current& current, const Job& job, const Sums& sums, Before& before) {
 #pragma unroll 1
         for (int segment = sums.forgets() ? max(job.segment(), 1) : 1; segment <= job.segment(); ++segment) {
             const float decay = sums.decay_over_segment(segment - 1);
-            const float* sum = workspace_state(p, job, segment);
+            const float* sum = workspace_state(current, job, segment);
 #pragma unroll
             for (int i = 0; i < kStateValues; ++i) before.set(i, carried_on(decay, before[i], sum[i * kGroupThreads]));
         }
     }
 
     // S <- g^n S + U, U <- 0
-    __device__ static void end_sum(const SequenceScan& p, const Job& job, float decay, Before& before, State& sum) {
+    __device__ static void end_sum(const Current& current, const Job& job, float decay, Before& before, State& sum) {
         const Before old = before;
-        if constexpr (!Config::kBeforeInRegisters) before.workspace = workspace_state(p, job, job.segment());
+        if constexpr (!Config::kBeforeInRegisters) before.workspace = workspace_state(current, job, job.segment());
 #pragma unroll
         for (int i = 0; i < kStateValues; ++i) {
             before.set(i, carried_on(decay, old[i], sum[i]));
@@ -261,24 +280,26 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         }
     }
 
-    // Weights of this thread's tokens of a chunk: pair u of step s holds tokens 16s + 8u + 2(lane % 4) and the next.
+    // Weights of this thread's tokens of a chunk.
     struct Weights {
-        typename Element::WeightPair pair[kTokenSteps][2];
+        typename Layout::ChunkWeights step;
 
-        // Beyond the chunk's tokens b and c are zero; any finite weight will do.
-        __device__ Weights(const SequenceScan& p, float rate, int tokens) {
+        __device__ Weights(const CallScan& call, float rate, int tokens) {
             tokens = ptx::opaque(tokens); // or weights that are formed for every chunk would stay in registers
 #pragma unroll
-            for (int step = 0; step < kTokenSteps; ++step) {
+            for (int i = 0; i < kTokenSteps; ++i) {
 #pragma unroll
-                for (int u = 0; u < 2; ++u) {
-                    const int token = step * 16 + u * 8 + static_cast<int>(threadIdx.x) % 4 * 2;
-                    const int first = p.backwards ? token + 1 : max(tokens - 1 - token, 0);
-                    const int second = p.backwards ? token + 2 : max(tokens - 2 - token, 0);
-                    pair[step][u] = Element::weight_pair(expf(-rate * static_cast<float>(first)),
-                                                         expf(-rate * static_cast<float>(second)));
-                }
+                for (int u = 0; u < 2; ++u)
+                    step[i].pair[u] = Layout::token_weights(call, rate, tokens,
+                                                            i * 16 + u * 8 + static_cast<int>(threadIdx.x) % 4 * 2);
             }
+        }
+
+        // As the warp that hands out jobs has formed them.
+        __device__ Weights(const Current& current, int chunk) {
+            const auto& handed = current.weights()[current.is_short(chunk)][ptx::opaque(threadIdx.x) % 4];
+#pragma unroll
+            for (int i = 0; i < kTokenSteps; ++i) step[i] = handed[i];
         }
     };
 
@@ -299,7 +320,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
 #pragma unroll
         for (int step = 0; step < kTokenSteps; ++step) {
             if (step + 1 < kTokenSteps) load(step + 1, values[(step + 1) % 2]);
-            Element::weigh(values[step % 2], weights.pair[step], weighted.high[step], weighted.low[step]);
+            Element::weigh(values[step % 2], weights.step[step].pair, weighted.high[step], weighted.low[step]);
         }
     }
 
@@ -337,51 +358,54 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     };
 
     // Chunks of a job that are worked on alike, so that the loop over them holds nothing else: they end where a sum or
-    // a block of states ends, and around a chunk of fewer tokens than the others.
+    // a block of states ends, and around a chunk of fewer tokens than the others. Jobs of a packed batch are short and
+    // have such a chunk as a rule: there it is one of the run.
     struct Run {
         int end_chunk;
         float tokens_before; // of the sum, before the next chunk
         float decay;         // g^m of its chunks of m tokens
         int next_tokens;     // of the chunks after its first one, and of that after its last one
 
-        __device__ Run(const SequenceScan& p, const Job& job, int chunk, const Sums& sums) {
+        __device__ Run(const CallScan& call, const SequenceScan& p, const Job& job, int chunk, const Sums& sums) {
             end_chunk = min(job.end_chunk, sums.end_chunk(chunk));
-            if (has_block_states(p)) {
-                const int block_chunks = chunks_of_block(p);
+            tokens_before = sums.tokens_before(chunk);
+            if constexpr (kPacked) return;
+            if (has_block_states(call)) {
+                const int block_chunks = chunks_of_block(call);
                 end_chunk = min(end_chunk, (chunk / block_chunks + 1) * block_chunks);
             }
-            if (has_block_grads(p)) {
-                const int block_chunks = chunks_of_block(p);
+            if (has_block_grads(call)) {
+                const int block_chunks = chunks_of_block(call);
                 end_chunk = min(end_chunk, p.end_chunk - (p.end_chunk - 1 - chunk) / block_chunks * block_chunks);
             }
             if (Layout::tokens_of(p, chunk) < kChunk) end_chunk = chunk + 1;
             if (Layout::tokens_of(p, end_chunk - 1) < kChunk && chunk + 1 < end_chunk) --end_chunk;
             if (end_chunk < job.end_chunk && Layout::tokens_of(p, end_chunk) < kChunk && chunk + 1 < end_chunk)
                 --end_chunk;
-            tokens_before = sums.tokens_before(chunk);
             decay = expf(-sums.rate * static_cast<float>(Layout::tokens_of(p, chunk)));
             next_tokens = end_chunk < job.end_chunk ? Layout::tokens_of(p, end_chunk) : kChunk;
         }
     };
 
     // A packed batch has neither.
-    __device__ static bool has_block_states(const SequenceScan& p) {
-        return kWithOutput && !kPacked && p.block_states.data != nullptr;
+    __device__ static bool has_block_states(const CallScan& call) {
+        return kWithOutput && !kPacked && call.block_states.data != nullptr;
     }
-    __device__ static bool has_block_grads(const SequenceScan& p) {
-        return !kPacked && p.block_grads.data != nullptr;
+    __device__ static bool has_block_grads(const CallScan& call) {
+        return !kPacked && call.block_grads.data != nullptr;
     }
 
     // Adds the gradient of the state before the block that begins, in token order, where `chunk` begins in scan order.
-    __device__ static void add_block_grad(const SequenceScan& p, const Job& job, int chunk, State& sum) {
-        const int chunks = p.end_chunk - chunk; // of the tokens before the block
-        if (!has_block_grads(p) || chunks % chunks_of_block(p) != 0) return;
-        for_each_value(p, p.block_grads, chunks / chunks_of_block(p), job,
-                       [&](int i, float element) { sum[i] += element * p.inverse_state_scale; });
+    __device__ static void add_block_grad(const Current& current, const Job& job, int chunk, State& sum) {
+        const CallScan& call = current.call();
+        const int chunks = current.sequence().end_chunk - chunk; // of the tokens before the block
+        if (!has_block_grads(call) || chunks % chunks_of_block(call) != 0) return;
+        for_each_value(call, state_of_block(call.block_grads, chunks / chunks_of_block(call)), job,
+                       [&](int i, float element) { sum[i] += element * call.inverse_state_scale; });
     }
 
-    __device__ static int chunks_of_block(const SequenceScan& p) {
-        return static_cast<int>(min(p.block_size / kChunk, int64_t{1} << 24));
+    __device__ static int chunks_of_block(const CallScan& call) {
+        return static_cast<int>(min(call.block_size / kChunk, int64_t{1} << 24));
     }
 
     // Which part of a job's tiles this warpgroup has.
@@ -400,10 +424,11 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
 
     __device__ static void run_job(const Params& params, Shared& shared, const Current& current, Rings& rings,
                                    const Part& part) {
-        const float rate = current.params().decay_rate[current.job().head];
+        const float rate = current.rate();
         State sum = {};
-        Before before = state_before(current.params(), part.of(current.job()), sums_of(current, rate));
-        Weights weights(current.params(), rate, Layout::tokens_of(current.params(), current.job().first_chunk));
+        Before before = state_before(current, part.of(current.job()), sums_of(current, rate));
+        if constexpr (kPacked) current.wait_for_weights();
+        Weights weights = first_weights(current, rate);
         WeightedValues weighted;
         ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
         weigh_values(shared.stage[rings.stage.index].c + part.c_offset(), weights, weighted);
@@ -412,13 +437,19 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
 #pragma unroll 1
         while (chunk < current.end_chunk()) {
             Run run = begin_run(current, part, chunk, rate, before, sum);
-            if (run.next_tokens < kChunk) weights = Weights(current.params(), rate, run.next_tokens);
+            if constexpr (!kPacked)
+                if (run.next_tokens < kChunk) weights = Weights(current.call(), rate, run.next_tokens);
 #pragma unroll 1
             for (; chunk < run.end_chunk; ++chunk) {
+                float tokens = kChunk;
+                if constexpr (kPacked) {
+                    run.decay = current.its_job().decay[current.is_short(chunk)];
+                    tokens = static_cast<float>(Layout::tokens_of(current.sequence(), chunk));
+                }
                 if constexpr (kWithOutput) {
                     ptx::mbarrier_wait(shared.exchange.state_empty[rings.state.index], rings.state.parity ^ 1);
                     store_state(shared, rings.state.index, expf(-rate * run.tokens_before), before, sum);
-                    run.tokens_before += static_cast<float>(kChunk);
+                    run.tokens_before += tokens;
                 }
 #pragma unroll
                 for (int i = 0; i < kStateValues; ++i) sum[i] *= run.decay;
@@ -437,56 +468,74 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                 const char* c = shared.stage[rings.stage.index].c + part.c_offset();
                 if constexpr (kWeighsAhead) {
                     WeightedValues next = weighted;
-                    if (has_next) weigh_values(c, weights, next);
+                    if (has_next) weigh_values(c, next_weights(current, rate, chunk + 1, run, weights), next);
                     end_adding(params, weighted, sum);
                     weighted = next;
                 } else {
                     end_adding(params, weighted, sum);
-                    // Weights of fp32 are formed here: there are no registers to keep them in.
-                    if (has_next)
-                        weigh_values(
-                            c, Element::kPackedWeights ? weights : Weights(current.params(), rate, run.next_tokens),
-                            weighted);
+                    if (has_next) weigh_values(c, next_weights(current, rate, chunk + 1, run, weights), weighted);
                 }
                 Layout::arrive_warp(shared.empty[stage]);
             }
-            add_block_grad(current.params(), part.of(current.job()), chunk, sum);
+            add_block_grad(current, part.of(current.job()), chunk, sum);
         }
+        if constexpr (kPacked) current.leave_weights();
         end_job(current, part, rate, before, sum);
     }
 
-    // In a packed batch's kernels registers are too few to keep what follows from the rate.
+    __device__ static Weights first_weights(const Current& current, float rate) {
+        const int chunk = current.job().first_chunk;
+        if constexpr (kPacked)
+            return Weights(current, chunk);
+        else
+            return Weights(current.call(), rate, Layout::tokens_of(current.sequence(), chunk));
+    }
+
+    // Of `chunk`. Weights of fp32 are formed for each one: there are no registers to keep them in.
+    __device__ static Weights next_weights(const Current& current, float rate, int chunk, const Run& run,
+                                           const Weights& kept) {
+        if constexpr (kPacked)
+            return Weights(current, chunk);
+        else
+            return Element::kPackedWeights ? kept : Weights(current.call(), rate, run.next_tokens);
+    }
+
     __device__ static Sums sums_of(const Current& current, float rate) {
         if constexpr (kPacked)
-            return Sums(current.params(), __uint_as_float(ptx::opaque(__float_as_uint(rate))));
+            return Sums(current.sequence(), rate, current.its_job().restart);
         else
-            return Sums(current.params(), rate);
+            return Sums(current.sequence(), rate);
     }
 
     // What lies between runs.
     __device__ static Run begin_run(const Current& current, const Part& part, int chunk, float rate, Before& before,
                                     State& sum) {
-        const SequenceScan& p = current.params();
+        const CallScan& call = current.call();
         const Job job = part.of(current.job());
         const Sums sums = sums_of(current, rate);
         if (chunk == sums.first_chunk(chunk) && chunk > job.first_chunk)
-            end_sum(p, job, sums.decay_at_end(chunk), before, sum);
-        if (has_block_states(p) && chunk % chunks_of_block(p) == 0)
-            write_block_state(p, chunk / chunks_of_block(p), job, expf(-rate * sums.tokens_before(chunk)), before, sum);
-        return Run(p, job, chunk, sums);
+            end_sum(current, job, sums.decay_at_end(chunk), before, sum);
+        if (has_block_states(call) && chunk % chunks_of_block(call) == 0)
+            write_block_state(call, chunk / chunks_of_block(call), job, expf(-rate * sums.tokens_before(chunk)), before,
+                              sum);
+        return Run(call, current.sequence(), job, chunk, sums);
     }
 
     __device__ static void end_job(const Current& current, const Part& part, float rate, const Before& before,
                                    const State& sum) {
-        const SequenceScan& p = current.params();
+        const SequenceScan& p = current.sequence();
         const Job job = part.of(current.job());
         if constexpr (!kWithOutput) {
-            float* state = workspace_state(p, job, job.end_chunk / Config::kChunksPerSegment);
+            float* state = workspace_state(current, job, job.end_chunk / Config::kChunksPerSegment);
 #pragma unroll
             for (int i = 0; i < kStateValues; ++i) state[i * kGroupThreads] = sum[i];
         } else if (p.final.data != nullptr && job.end_chunk == p.end_chunk) {
             const int begin = sums_of(current, rate).first_chunk(job.end_chunk - 1);
-            write_final_state(p, job, expf(-rate * tokens_between<Config>(p, begin, job.end_chunk)), before, sum);
+            const float decay = expf(-rate * tokens_between<Config>(p, begin, job.end_chunk));
+            if constexpr (kPacked && Config::kBeforeInRegisters)
+                write_pool_state(current, job, decay, before, sum);
+            else
+                write_final_state(current, job, decay, before, sum);
         }
     }
 
@@ -497,8 +546,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         Layout::for_each_job(params, shared, [&](const Current& current) {
             // For sums or the states before jobs; everything else may start without the passes before this one.
             if constexpr (kWithOutput && !kPacked) {
-                const SequenceScan& p = current.params();
-                if (current.job().segment() > 0 && p.split && !p.overlaps) ptx::wait_for_prior_kernel();
+                if (current.job().segment() > 0 && params.split && !params.overlaps) ptx::wait_for_prior_kernel();
             }
             run_job(params, shared, current, rings, part);
         });

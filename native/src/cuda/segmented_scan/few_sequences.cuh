@@ -1,0 +1,64 @@
+// The sequences of a packed batch of a few, a lane for each in a warp of every CTA.
+#pragma once
+
+#include "packed/clear_padding.cuh"
+#include "segmented_scan/packed_sequence.cuh"
+
+namespace lattn::cuda {
+
+class FewSequences : PackedSequence {
+public:
+    __device__ explicit FewSequences(const PackedCall& p) {
+        const int own = lane() < p.packed.sequences ? static_cast<int>(sequence_at(p, lane()).tokens) : 0;
+        int longer = 0;
+#pragma unroll 1
+        for (int other = 0; other < static_cast<int>(p.packed.sequences); ++other) {
+            const int tokens = __shfl_sync(kAllLanes, own, other);
+            longer += tokens > own || (tokens == own && other < lane());
+        }
+        rank_ = own > 0 ? longer : -1;
+    }
+
+    // Those with tokens.
+    __device__ int count() const {
+        return __popc(__ballot_sync(kAllLanes, rank_ >= 0));
+    }
+
+    // That of a rank, from 0: the longest come first. By the whole warp.
+    __device__ void set_scan(const PackedCall& p, int rank, SequenceScan& scan) const {
+        const int index = __ffs(static_cast<int>(__ballot_sync(kAllLanes, rank_ == rank))) - 1;
+        if (lane() > 0) return;
+        const Sequence sequence = sequence_at(p, index);
+        PackedSequence::set_scan(p, index, sequence, segments_of(sequence), scan);
+    }
+
+    // Clears what belongs to no sequence, and the slots of empty ones that start from zeros. By warp `worker` of so
+    // many.
+    __device__ static void clear_others(const PackedCall& p, int worker, int workers) {
+        if (p.padding.data != nullptr)
+            ClearPadding::run(p.padding, worker, workers, [&](int64_t token) { return is_padding(p, token); });
+        if (p.packed.pool == nullptr) return;
+        with_words(p, [&](auto word) { clear_states<decltype(word)>(p, worker, workers); });
+    }
+
+private:
+    // Offsets out of order may give a token to a sequence that a search does not find.
+    __device__ static bool is_padding(const PackedCall& p, int64_t token) {
+        for (int index = 0; index < static_cast<int>(p.packed.sequences); ++index) {
+            const Sequence sequence = sequence_at(p, index);
+            if (token >= sequence.first && token - sequence.first < sequence.tokens) return false;
+        }
+        return true;
+    }
+
+    static constexpr unsigned kAllLanes = 0xffffffffu;
+
+    // What follows from it is not kept in registers: they are few.
+    __device__ static int lane() {
+        return static_cast<int>(ptx::opaque(threadIdx.x) % 32);
+    }
+
+    int rank_; // -1: it is empty, or there is none for this lane
+};
+
+} // namespace lattn::cuda

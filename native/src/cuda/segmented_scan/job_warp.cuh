@@ -1,0 +1,141 @@
+// The warp that hands the jobs of a packed batch to the others of its CTA, some ahead: none of them waits for what a
+// job's beginning needs of memory.
+#pragma once
+
+#include "ptx/prefetch.cuh"
+#include "segmented_scan/few_sequences.cuh"
+#include "segmented_scan/layout.cuh"
+
+namespace lattn::cuda {
+
+template <typename T, int kRowDim, int kSumSide>
+struct JobWarp : ScanLayout<T, kRowDim, kSumSide, true> {
+    using Layout = ScanLayout<T, kRowDim, kSumSide, true>;
+    using Layout::kJobs;
+    using Layout::kJobWeights;
+    using Layout::kWithOutput;
+    using typename Layout::Job;
+    using typename Layout::PackedJob;
+    using typename Layout::Shared;
+
+    // What follows from it is not kept in registers: they are few.
+    __device__ static int lane() { return static_cast<int>(ptx::opaque(threadIdx.x) % 32); }
+
+    // Job `index` of a part.
+    __device__ static Job job_of_part(const CallScan& call, const SequenceScan& p, int part, unsigned index) {
+        if constexpr (kWithOutput) {
+            return Job(call, p, part, index);
+        } else {
+            const unsigned tiles = call.value_slices * call.row_parts / Layout::SumConfig::kGroups;
+            return Job(call, p, static_cast<int>((index / tiles * p.summed_segments + part) * tiles + index % tiles));
+        }
+    }
+
+    // The state that a job starts from, for it comes from DRAM.
+    __device__ static void prefetch_state(const CallScan& call, const PackedJob& job) {
+        const SequenceScan& p = job.sequence;
+        const int bytes = p.prefetched_row_bytes;
+        if (bytes == 0) return;
+        const int element_bytes = bytes / Layout::Config::kValueCols;
+        const char* row = reinterpret_cast<const char*>(p.initial.data) +
+                          job.head * p.initial.stride_h * element_bytes + job.slice * bytes;
+#pragma unroll 1
+        for (int i = lane(); i < call.row_dim; i += 32)
+            ptx::prefetch_bytes(row + i * p.initial.stride_row * element_bytes, bytes);
+    }
+
+    // The sequence of a part as a kernel before this one has written it. Returns which of its jobs the part is.
+    __device__ static int copy_sequence(const PackedScanParams& params, unsigned index, SequenceScan& sequence) {
+        const PackedPart part = params.parts[index];
+        const auto* from = reinterpret_cast<const uint32_t*>(params.sequences + part.sequence);
+        auto* to = reinterpret_cast<uint32_t*>(&sequence);
+#pragma unroll 1
+        for (int word = lane(); word < static_cast<int>(sizeof(SequenceScan) / sizeof(uint32_t)); word += 32)
+            to[word] = from[word];
+        return part.index;
+    }
+
+    // Job `index` of a part, whose sequence `job` has. False: nothing needs the job.
+    __device__ static bool set_job(const CallScan& call, int part, unsigned index, PackedJob& job) {
+        const Job its = job_of_part(call, job.sequence, part, index);
+        if (its.first_chunk == its.end_chunk) return false;
+        if (lane() == 0) {
+            job.head = its.head;
+            job.slice = its.slice;
+            job.row_part = its.row_part;
+            job.first_chunk = its.first_chunk;
+            job.end_chunk = its.end_chunk;
+            set_decay(job, call.decay_rate[its.head]);
+        }
+        return true;
+    }
+
+    __device__ static void set_decay(PackedJob& job, float rate) {
+        job.rate = rate;
+        job.restart = SegmentSums<typename Layout::Config>::restart_of(rate);
+#pragma unroll 1
+        for (int i = 0; i < 2; ++i) job.decay[i] = expf(-rate * static_cast<float>(tokens_of(job, i)));
+    }
+
+    __device__ static int tokens_of(const PackedJob& job, bool of_short) {
+        return of_short ? job.sequence.short_tokens : Layout::kChunk;
+    }
+
+    // One pair per lane.
+    __device__ static void set_weights(const CallScan& call, const PackedJob& job,
+                                       typename Layout::JobWeights& weights) {
+        const int quarter = lane() / 8;
+        const int step = lane() % 8 / 2;
+        const int pair = lane() % 2;
+        static_assert(4 * Layout::kTokenSteps * 2 == 32);
+#pragma unroll 1
+        for (int i = 0; i < 2; ++i)
+            weights[i][quarter][step].pair[pair] =
+                Layout::token_weights(call, job.rate, tokens_of(job, i), step * 16 + pair * 8 + quarter * 2);
+    }
+
+    // Hands out the jobs of `parts` parts. set_sequence(part, sequence): writes the part's sequence, by the whole warp,
+    // and returns which of the sequence's jobs the part is.
+    template <typename SetSequence>
+    __device__ static void hand_out(const PackedScanParams& params, Shared& shared, unsigned parts,
+                                    SetSequence set_sequence) {
+        unsigned turn = 0;
+#pragma unroll 1
+        for (unsigned index = blockIdx.x; index / params.jobs_per_part < parts; index += gridDim.x) {
+            ptx::mbarrier_wait(shared.packed.job_empty[turn % kJobs], turn / kJobs % 2 ^ 1);
+            PackedJob& job = shared.packed.job[turn % kJobs];
+            const int part = set_sequence(index / params.jobs_per_part, job.sequence);
+            turn = ptx::opaque(turn);
+            __syncwarp();
+            const bool needed = set_job(params.call, part, index % params.jobs_per_part, job);
+            __syncwarp();
+            if (!needed) continue;
+            prefetch_state(params.call, job);
+            turn = ptx::opaque(turn);
+            Layout::arrive_warp(shared.packed.job_full[turn % kJobs]);
+            ptx::mbarrier_wait(shared.packed.weights_empty[turn % kJobWeights], turn / kJobWeights % 2 ^ 1);
+            set_weights(params.call, shared.packed.job[turn % kJobs], shared.packed.weights[turn % kJobWeights]);
+            Layout::arrive_warp(shared.packed.weights_full[turn % kJobWeights]);
+            ++turn;
+        }
+        ptx::mbarrier_wait(shared.packed.job_empty[turn % kJobs], turn / kJobs % 2 ^ 1);
+        if (lane() == 0) shared.packed.job[turn % kJobs].head = -1;
+        Layout::arrive_warp(shared.packed.job_full[turn % kJobs]);
+    }
+
+    __device__ static void run(const PackedScanParams& params, Shared& shared) {
+        if (kWithOutput && params.few) {
+            const FewSequences sequences(params);
+            hand_out(params, shared, sequences.count(), [&](int part, SequenceScan& sequence) {
+                sequences.set_scan(params, part, sequence);
+                return 0;
+            });
+            sequences.clear_others(params, blockIdx.x, gridDim.x);
+        } else {
+            hand_out(params, shared, *params.part_count,
+                     [&](int part, SequenceScan& sequence) { return copy_sequence(params, part, sequence); });
+        }
+    }
+};
+
+} // namespace lattn::cuda
