@@ -92,28 +92,14 @@ constexpr Kernel combine_segments(lattn_dtype dtype, const char* name, ModuleInd
 }
 
 template <int kSide>
-constexpr Kernel segment_sums(lattn_dtype dtype, const char* name, ModuleIndex module) {
-    using Config = SegmentSumConfig<kSide>;
-    return {kSide == 1 ? Operation::kSegmentSums : Operation::kWideSegmentSums,
-            dtype,
-            0,
-            0,
-            name,
-            module,
-            Config::kThreads,
-            static_cast<int>(Config::kSharedBytes)};
+constexpr Kernel segment_sums(lattn_dtype dtype, const char* name, ModuleIndex module,
+                              Operation operation = kSide == 1 ? Operation::kSegmentSums : Operation::kWideSegmentSums,
+                              int threads = SegmentSumConfig<kSide>::kThreads) {
+    return {operation, dtype, 0, 0, name, module, threads, static_cast<int>(SegmentSumConfig<kSide>::kSharedBytes)};
 }
 
 constexpr Kernel packed_sums(lattn_dtype dtype, const char* name, ModuleIndex module) {
-    using Config = SegmentSumConfig<1>;
-    return {Operation::kPackedSums,
-            dtype,
-            0,
-            0,
-            name,
-            module,
-            Config::kPackedThreads,
-            static_cast<int>(Config::kSharedBytes)};
+    return segment_sums<1>(dtype, name, module, Operation::kPackedSums, SegmentSumConfig<1>::kPackedThreads);
 }
 
 template <int kElementBytes>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "packed/clear_padding.cuh"
+#include "ptx/lane.cuh"
 #include "segmented_scan/packed_sequence.cuh"
 
 namespace lattn::cuda {
@@ -9,12 +10,13 @@ namespace lattn::cuda {
 class FewSequences : PackedSequence {
 public:
     __device__ explicit FewSequences(const PackedCall& p) {
-        const int own = lane() < p.packed.sequences ? static_cast<int>(sequence_at(p, lane()).tokens) : 0;
+        const int own =
+            ptx::opaque_lane() < p.packed.sequences ? static_cast<int>(sequence_at(p, ptx::opaque_lane()).tokens) : 0;
         int longer = 0;
 #pragma unroll 1
         for (int other = 0; other < static_cast<int>(p.packed.sequences); ++other) {
             const int tokens = __shfl_sync(kAllLanes, own, other);
-            longer += tokens > own || (tokens == own && other < lane());
+            longer += tokens > own || (tokens == own && other < ptx::opaque_lane());
         }
         rank_ = own > 0 ? longer : -1;
     }
@@ -27,7 +29,7 @@ public:
     // That of a rank, from 0: the longest come first. By the whole warp.
     __device__ void set_scan(const PackedCall& p, int rank, SequenceScan& scan) const {
         const int index = __ffs(static_cast<int>(__ballot_sync(kAllLanes, rank_ == rank))) - 1;
-        if (lane() > 0) return;
+        if (ptx::opaque_lane() > 0) return;
         const Sequence sequence = sequence_at(p, index);
         PackedSequence::set_scan(p, index, sequence, segments_of(sequence), scan);
     }
@@ -52,11 +54,6 @@ private:
     }
 
     static constexpr unsigned kAllLanes = 0xffffffffu;
-
-    // What follows from it is not kept in registers: they are few.
-    __device__ static int lane() {
-        return static_cast<int>(ptx::opaque(threadIdx.x) % 32);
-    }
 
     int rank_; // -1: it is empty, or there is none for this lane
 };

@@ -2,6 +2,7 @@
 // job's beginning needs of memory.
 #pragma once
 
+#include "ptx/lane.cuh"
 #include "ptx/prefetch.cuh"
 #include "segmented_scan/few_sequences.cuh"
 #include "segmented_scan/layout.cuh"
@@ -17,9 +18,6 @@ struct JobWarp : ScanLayout<T, kRowDim, kSumSide, true> {
     using typename Layout::Job;
     using typename Layout::PackedJob;
     using typename Layout::Shared;
-
-    // What follows from it is not kept in registers: they are few.
-    __device__ static int lane() { return static_cast<int>(ptx::opaque(threadIdx.x) % 32); }
 
     // Job `index` of a part.
     __device__ static Job job_of_part(const CallScan& call, const SequenceScan& p, int part, unsigned index) {
@@ -40,7 +38,7 @@ struct JobWarp : ScanLayout<T, kRowDim, kSumSide, true> {
         const char* row = reinterpret_cast<const char*>(p.initial.data) +
                           job.head * p.initial.stride_h * element_bytes + job.slice * bytes;
 #pragma unroll 1
-        for (int i = lane(); i < call.row_dim; i += 32)
+        for (int i = ptx::opaque_lane(); i < call.row_dim; i += 32)
             ptx::prefetch_bytes(row + i * p.initial.stride_row * element_bytes, bytes);
     }
 
@@ -50,7 +48,8 @@ struct JobWarp : ScanLayout<T, kRowDim, kSumSide, true> {
         const auto* from = reinterpret_cast<const uint32_t*>(params.sequences + part.sequence);
         auto* to = reinterpret_cast<uint32_t*>(&sequence);
 #pragma unroll 1
-        for (int word = lane(); word < static_cast<int>(sizeof(SequenceScan) / sizeof(uint32_t)); word += 32)
+        for (int word = ptx::opaque_lane(); word < static_cast<int>(sizeof(SequenceScan) / sizeof(uint32_t));
+             word += 32)
             to[word] = from[word];
         return part.index;
     }
@@ -59,7 +58,7 @@ struct JobWarp : ScanLayout<T, kRowDim, kSumSide, true> {
     __device__ static bool set_job(const CallScan& call, int part, unsigned index, PackedJob& job) {
         const Job its = job_of_part(call, job.sequence, part, index);
         if (its.first_chunk == its.end_chunk) return false;
-        if (lane() == 0) {
+        if (ptx::opaque_lane() == 0) {
             job.head = its.head;
             job.slice = its.slice;
             job.row_part = its.row_part;
@@ -84,9 +83,9 @@ struct JobWarp : ScanLayout<T, kRowDim, kSumSide, true> {
     // One pair per lane.
     __device__ static void set_weights(const CallScan& call, const PackedJob& job,
                                        typename Layout::JobWeights& weights) {
-        const int quarter = lane() / 8;
-        const int step = lane() % 8 / 2;
-        const int pair = lane() % 2;
+        const int quarter = ptx::opaque_lane() / 8;
+        const int step = ptx::opaque_lane() % 8 / 2;
+        const int pair = ptx::opaque_lane() % 2;
         static_assert(4 * Layout::kTokenSteps * 2 == 32);
 #pragma unroll 1
         for (int i = 0; i < 2; ++i)
@@ -119,7 +118,7 @@ struct JobWarp : ScanLayout<T, kRowDim, kSumSide, true> {
             ++turn;
         }
         ptx::mbarrier_wait(shared.packed.job_empty[turn % kJobs], turn / kJobs % 2 ^ 1);
-        if (lane() == 0) shared.packed.job[turn % kJobs].head = -1;
+        if (ptx::opaque_lane() == 0) shared.packed.job[turn % kJobs].head = -1;
         Layout::arrive_warp(shared.packed.job_full[turn % kJobs]);
     }
 

@@ -103,9 +103,7 @@ struct SegmentedScanParams : CallScan {
     BoxedTensor out; // [B, H, N, E]
 };
 
-// A packed batch: every sequence of it is a scan of its own, told by a SequenceScan in device memory.
-
-// The batch, of which a SequenceScan follows for every sequence.
+// A packed batch: every sequence of it is a scan of its own, whose SequenceScan follows from this and cu_seqlens.
 struct PackedCall {
     CallScan call; // what all sequences have in common, without states
     PackedBatch packed;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ptx/dependent_launch.cuh"
+#include "ptx/lane.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/opaque.cuh"
 #include "ptx/stmatrix.cuh"
@@ -72,7 +73,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         // What is not among the kernel's parameters would be read again after every element that is written.
         std::conditional_t<kPacked, KeptState, const KeptState&> view = state;
         // Addresses are not kept in registers from one call to the next.
-        const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
+        const int lane = ptx::opaque_lane();
         const int first_row = lane % 4 * 2;
         const int column = job.value_column() + Layout::warp_in_group() * 16 + lane / 4;
         const int first = job.row_part * kSumRows + first_row; // row parts are of the pass over sums
@@ -156,7 +157,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     // them are under way at once, and instructions are few: jobs are short, so they come from afar each time.
     template <typename Visit>
     __device__ static void for_each_plain_value(const KeptState& state, const Job& job, Visit visit) {
-        const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
+        const int lane = ptx::opaque_lane();
         float* element = state.data + job.head * state.stride_h + lane % 4 * 2 * kRowDim + job.value_column() +
                          Layout::warp_in_group() * 16 + lane / 4;
 #pragma unroll
@@ -245,7 +246,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         const int row = Layout::warp_in_group() * 16;
         float inverse[2] = {1.0f, 1.0f}; // of the scale of this thread's rows
         if constexpr (Element::kScaled) {
-            const int lane = static_cast<int>(ptx::opaque(threadIdx.x) % 32);
+            const int lane = ptx::opaque_lane();
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 float largest = 0.0f;
