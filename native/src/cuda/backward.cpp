@@ -122,7 +122,10 @@ private:
 
     ScanCall scan_call(const BoxedView& a, const BoxedView& b, const BoxedView& c, const BoxedView& out,
                        const ScanWorkspace& region) const {
-        return {problem_, a, b, c, out, params_.decay_rate, workspace<void>(region.offset), region.bytes, stream_};
+        ScanCall call{problem_,     a,      b, c, out, params_.decay_rate, workspace<void>(region.offset),
+                      region.bytes, stream_};
+        if (!is_grouped(problem_)) call.scans_at_once = wants_grad_q() + wants_grad_k() + wants_grad_v();
+        return call;
     }
 
     // dq = scan(do, v, k), carrying S^T.

@@ -22,6 +22,7 @@ struct ScanCall {
     bool out_is_float = false; // out is fp32 and contiguous, whatever the problem's type
     StateView initial{}, final{}, block_states{}, block_grads{};
     const lattn_pool* pool = nullptr; // of a packed batch, in place of initial and final; NULL: none
+    int32_t scans_at_once = 1;        // of run_scans(), which share the GPU
 
     int64_t row_dim() const { return a.columns; }
     int64_t value_dim() const { return c.columns; }

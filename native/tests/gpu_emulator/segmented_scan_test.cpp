@@ -15,7 +15,7 @@ using cuda::SegmentedScanParams;
 using emulator::Timing;
 
 // Who works on the segments of a sequence; the results must be the same bits.
-enum class Split { kWholeSequences, kSegments, kPairsOfSegments, kSegmentsCombineThemselves, kSegmentsInWideSums };
+enum class Split { kWholeSequences, kSegments, kPairsOfSegments, kSegmentsCombineThemselves, kSegmentsInTallSums };
 
 BoxedTensor boxed(Tensor& tensor, int64_t heads_v, int tokens = SegmentedScanConfig<64>::kChunk) {
     constexpr int64_t kElementBytes = 2;
@@ -79,14 +79,14 @@ SegmentedScanParams scan_params(Problem& problem) {
     return params;
 }
 
-template <typename T, int kSide>
+template <typename T, int kSumRowDim>
 void sum_segments(const SegmentedScanParams& params, emulator::Config config) {
-    using Config = cuda::SegmentSumConfig<kSide>;
-    config.blocks =
-        params.batch * params.heads * params.value_slices * params.summed_segments * params.row_parts / Config::kGroups;
+    using Config = cuda::SegmentSumConfig<kSumRowDim>;
+    config.blocks = params.batch * params.heads * params.value_slices * params.summed_segments * params.row_parts /
+                    (kSumRowDim / cuda::kSumRows);
     config.threads = Config::kThreads;
     config.shared_bytes = Config::kSharedBytes;
-    emulator::run(config, [&](char*) { cuda::SegmentedScan<T, cuda::kSumRows, kSide>::run(params); });
+    emulator::run(config, [&](char*) { cuda::SegmentedScan<T, kSumRowDim, true>::run(params); });
 }
 
 template <typename T, int kRowDim>
@@ -106,8 +106,8 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
     params.workspace = workspace.data();
     if (params.split) {
         if (params.summed_segments > 0) {
-            split == Split::kSegmentsInWideSums ? sum_segments<T, 2>(params, config)
-                                                : sum_segments<T, 1>(params, config);
+            split == Split::kSegmentsInTallSums ? sum_segments<T, 128>(params, config)
+                                                : sum_segments<T, 64>(params, config);
         }
         if (params.combined) {
             config.blocks = sequences * Config::kStateFloats / Config::kCombineThreads;
@@ -122,7 +122,7 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
     config.blocks = (jobs + 1) / 2;
     config.threads = Config::kScanThreads;
     config.shared_bytes = Config::kSharedBytes;
-    emulator::run(config, [&](char*) { cuda::SegmentedScan<T, kRowDim, 0>::run(params); });
+    emulator::run(config, [&](char*) { cuda::SegmentedScan<T, kRowDim, false>::run(params); });
 }
 
 template <typename T>
@@ -254,9 +254,9 @@ TEST_P(SegmentedScan, SegmentsGiveTheSameBitsHoweverTheyAreSplit) {
                          {Split::kSegments, Split::kPairsOfSegments, Split::kSegmentsCombineThemselves});
 }
 
-TEST_P(SegmentedScan, WideSumsGiveTheSameBits) {
-    for (const double rate : {0.001, 0.1}) expect_same_bits(GetParam(), 128, 128, rate, {Split::kSegmentsInWideSums});
-    expect_same_bits(GetParam(), 200, 72, 0.1, {Split::kSegmentsInWideSums});
+TEST_P(SegmentedScan, TallSumsGiveTheSameBits) {
+    for (const double rate : {0.001, 0.1}) expect_same_bits(GetParam(), 128, 128, rate, {Split::kSegmentsInTallSums});
+    expect_same_bits(GetParam(), 200, 72, 0.1, {Split::kSegmentsInTallSums});
 }
 
 // What fp16 itself cannot hold.

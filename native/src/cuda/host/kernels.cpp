@@ -91,15 +91,29 @@ constexpr Kernel combine_segments(lattn_dtype dtype, const char* name, ModuleInd
     return {operation, dtype, 0, kRowDim, name, module, SegmentedScanConfig<kRowDim>::kCombineThreads, 0};
 }
 
-template <int kSide>
-constexpr Kernel segment_sums(lattn_dtype dtype, const char* name, ModuleIndex module,
-                              Operation operation = kSide == 1 ? Operation::kSegmentSums : Operation::kWideSegmentSums,
-                              int threads = SegmentSumConfig<kSide>::kThreads) {
-    return {operation, dtype, 0, 0, name, module, threads, static_cast<int>(SegmentSumConfig<kSide>::kSharedBytes)};
+template <int kRowDim>
+constexpr Kernel segment_sums(lattn_dtype dtype, const char* name, ModuleIndex module) {
+    using Config = SegmentSumConfig<kRowDim>;
+    return {Operation::kSegmentSums,
+            dtype,
+            0,
+            kRowDim,
+            name,
+            module,
+            Config::kThreads,
+            static_cast<int>(Config::kSharedBytes)};
 }
 
 constexpr Kernel packed_sums(lattn_dtype dtype, const char* name, ModuleIndex module) {
-    return segment_sums<1>(dtype, name, module, Operation::kPackedSums, SegmentSumConfig<1>::kPackedThreads);
+    using Config = SegmentSumConfig<kSumRows>;
+    return {Operation::kPackedSums,
+            dtype,
+            0,
+            0,
+            name,
+            module,
+            Config::kPackedThreads,
+            static_cast<int>(Config::kSharedBytes)};
 }
 
 template <int kElementBytes>
@@ -156,10 +170,10 @@ constexpr Kernel kernels[] = {
     segmented_scan<128>(LATTN_FLOAT16, "lattn_segmented_scan_fp16_d128", kSegmentedScanFp16),
     segmented_scan<192>(LATTN_FLOAT16, "lattn_segmented_scan_fp16_d192", kSegmentedScanFp16),
     segmented_scan<256>(LATTN_FLOAT16, "lattn_segmented_scan_fp16_d256", kSegmentedScanFp16),
-    segment_sums<1>(LATTN_BFLOAT16, "lattn_segment_sums_bf16", kSegmentedScanBf16),
-    segment_sums<1>(LATTN_FLOAT16, "lattn_segment_sums_fp16", kSegmentedScanFp16),
-    segment_sums<2>(LATTN_BFLOAT16, "lattn_segment_sums_bf16_wide", kSegmentedScanBf16),
-    segment_sums<2>(LATTN_FLOAT16, "lattn_segment_sums_fp16_wide", kSegmentedScanFp16),
+    segment_sums<64>(LATTN_BFLOAT16, "lattn_segment_sums_bf16_d64", kSegmentedScanBf16),
+    segment_sums<64>(LATTN_FLOAT16, "lattn_segment_sums_fp16_d64", kSegmentedScanFp16),
+    segment_sums<128>(LATTN_BFLOAT16, "lattn_segment_sums_bf16_d128", kSegmentedScanBf16),
+    segment_sums<128>(LATTN_FLOAT16, "lattn_segment_sums_fp16_d128", kSegmentedScanFp16),
     combine_segments<64>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d64", kSegmentedScanBf16),
     combine_segments<128>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d128", kSegmentedScanBf16),
     combine_segments<192>(LATTN_BFLOAT16, "lattn_combine_segments_bf16_d192", kSegmentedScanBf16),

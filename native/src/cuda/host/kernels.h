@@ -16,7 +16,6 @@ enum class Operation {
     kScanTf32,
     kSegmentedScan,
     kSegmentSums,
-    kWideSegmentSums,
     kCombineSegments,
     kPackedScan,
     kPackedSums,

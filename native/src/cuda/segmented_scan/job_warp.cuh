@@ -9,9 +9,9 @@
 
 namespace lattn::cuda {
 
-template <typename T, int kRowDim, int kSumSide>
-struct JobWarp : ScanLayout<T, kRowDim, kSumSide, true> {
-    using Layout = ScanLayout<T, kRowDim, kSumSide, true>;
+template <typename T, int kRowDim, bool kSums>
+struct JobWarp : ScanLayout<T, kRowDim, kSums, true> {
+    using Layout = ScanLayout<T, kRowDim, kSums, true>;
     using Layout::kJobs;
     using Layout::kJobWeights;
     using Layout::kWithOutput;
@@ -24,7 +24,7 @@ struct JobWarp : ScanLayout<T, kRowDim, kSumSide, true> {
         if constexpr (kWithOutput) {
             return Job(call, p, part, index);
         } else {
-            const unsigned tiles = call.value_slices * call.row_parts / Layout::SumConfig::kGroups;
+            const unsigned tiles = call.value_slices * call.row_parts / Layout::kRowTiles;
             return Job(call, p, static_cast<int>((index / tiles * p.summed_segments + part) * tiles + index % tiles));
         }
     }

@@ -71,15 +71,14 @@ struct SegmentSums {
     }
 };
 
-// kSumSide 0: the scan; otherwise the pass over sums, which reads b and c only, has no output warps, and works on
-// kSumSide x kSumSide tiles of kRowDim rows and of value columns in a job.
+// kSums: the pass over sums, which reads b and c only, has no output warps, and works on kRowDim rows of a state.
 //
 // kPacked: of sequences whose parameters are in device memory, instead of one call's.
-template <typename T, int kRowDim, int kSumSide, bool kPacked>
+template <typename T, int kRowDim, bool kSums, bool kPacked>
 struct ScanLayout {
     using Params = std::conditional_t<kPacked, PackedScanParams, SegmentedScanParams>;
-    static constexpr bool kWithOutput = kSumSide == 0;
-    using SumConfig = SegmentSumConfig<kWithOutput ? 1 : kSumSide>;
+    static constexpr bool kWithOutput = !kSums;
+    using SumConfig = SegmentSumConfig<kSums ? kRowDim : kSumRows>;
     using Config = SegmentedScanConfig<kRowDim>;
     using Element = ScanElement<T>;
     static constexpr int kChunk = Config::kChunk;
@@ -90,21 +89,17 @@ struct ScanLayout {
     static constexpr int kTokenSteps = kChunk / 16;  // k steps of a product over a chunk's tokens
     static constexpr int kStateValues = kRowDim / 2; // of a state, per thread
     static constexpr int kWarpsPerGroup = 4;
-    static constexpr int kStateGroups = kWithOutput ? 1 : SumConfig::kGroups;
     // Warps that read a stage: a chunk has one output group.
-    static constexpr int kReaders = (kStateGroups + (kWithOutput ? 1 : 0)) * kWarpsPerGroup;
+    static constexpr int kReaders = (kWithOutput ? 2 : 1) * kWarpsPerGroup;
     // Warps that walk the jobs of a packed batch: all but the one that hands them out.
     static constexpr int kJobReaders = (kWithOutput ? Config::kScanThreads : SumConfig::kPackedThreads) / 32 - 1;
-    // Tiles of a stage.
-    static constexpr int kBTiles = kWithOutput ? kRowTiles : kSumSide;
-    static constexpr int kCTiles = kWithOutput ? 1 : kSumSide;
 
     using ChunkTile = float[32]; // 64 x 64 in a warpgroup's accumulators
     using OperandA = uint32_t[4];
 
     struct Stage {
-        char b[kBTiles * kTileBytes];
-        char c[kCTiles * kTileBytes];
+        char b[kRowTiles * kTileBytes];
+        char c[kTileBytes];
     };
 
     // What output warps need.
@@ -173,7 +168,7 @@ struct ScanLayout {
         int batch;
         int head;
         int slice;
-        int row_part; // of the pass over sums; it and slice: the first of kSumSide
+        int row_part; // of the pass over sums: the first of kRowTiles
         int first_chunk;
         int end_chunk;
 
@@ -201,8 +196,8 @@ struct ScanLayout {
                 end_chunk = min((index + 1) * job_chunks, p.end_chunk);
             } else {
                 // The last heads first: by custom they decay slowest, so their sums take longest.
-                row_part = take(call.row_parts / kSumSide) * kSumSide;
-                slice = take(call.value_slices / kSumSide) * kSumSide;
+                row_part = take(call.row_parts / kRowTiles) * kRowTiles;
+                slice = take(call.value_slices);
                 const int next_segment = take(p.summed_segments) + 1;
                 batch = take(call.batch);
                 head = call.heads - 1 - index;
@@ -285,7 +280,7 @@ struct ScanLayout {
 
     __device__ static int job_count(const CallScan& p) {
         const int sequences = p.batch * p.heads * p.value_slices;
-        if (!kWithOutput) return sequences * p.summed_segments * p.row_parts / SumConfig::kGroups;
+        if (!kWithOutput) return sequences * p.summed_segments * p.row_parts / kRowTiles;
         return p.split ? sequences * ((p.segments + p.segments_per_job - 1) / p.segments_per_job) : sequences;
     }
 

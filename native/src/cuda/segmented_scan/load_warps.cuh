@@ -8,9 +8,9 @@
 
 namespace lattn::cuda {
 
-template <typename T, int kRowDim, int kSumSide, bool kPacked>
-struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
-    using Layout = ScanLayout<T, kRowDim, kSumSide, kPacked>;
+template <typename T, int kRowDim, bool kSums, bool kPacked>
+struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
+    using Layout = ScanLayout<T, kRowDim, kSums, kPacked>;
     using Layout::kChunk;
     using Layout::kTileBytes;
     using Layout::kWithOutput;
@@ -62,7 +62,7 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     __device__ static void load_stage(const Params& params, const Job& job, int first_token, Stage& stage,
                                       ptx::Mbarrier& full) {
         ptx::mbarrier_arrive_expect_bytes(full, sizeof(Stage));
-        Source(params.b, job, job.row_part * kRowDim).load(stage.b, first_token, full);
+        Source(params.b, job, job.row_part * kSumRows).load(stage.b, first_token, full);
         Source(params.c, job, job.value_column()).load(stage.c, first_token, full);
     }
 

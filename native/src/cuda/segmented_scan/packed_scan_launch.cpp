@@ -92,7 +92,7 @@ public:
         if (plan_.may_cut) {
             LATTN_RETURN_IF_ERROR(launch_pass(Operation::kPackedSums, kSumsPass,
                                               plan_.heads_and_slices * plan_.row_parts,
-                                              multiprocessors * SegmentSumConfig<1>::kCtas));
+                                              multiprocessors * SegmentSumConfig<kSumRows>::kCtas));
             constexpr int64_t kCombineCtas = 8; // per multiprocessor
             LATTN_RETURN_IF_ERROR(launch_pass(Operation::kCombinePacked, kCombinePass,
                                               plan_.heads_and_slices * (plan_.state_floats / kCombineThreads),

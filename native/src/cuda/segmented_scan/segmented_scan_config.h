@@ -87,26 +87,20 @@ struct SegmentedScanConfig {
                   kRowStages % kOutputGroups == 0 && kStateBuffers % kOutputGroups == 0);
 };
 
-// The pass over sums. A warpgroup has 64 rows and 64 value columns of a state; a CTA has kSide x kSide of them, which
-// share what they read of b and c.
-//   1: two CTAs per SM with six stages each, which bounds a sum's time; the only form for odd numbers of tiles
-//   2: half the bytes from L2 to SMs, so less power, which is what limits long calls; for sums that fill the GPU
-template <int kSide>
+// The pass over sums. A CTA has kRowDim rows, 64 or 128, and 64 value columns of a state.
+//    64: six stages, which bounds the time of a sum; the only form for odd numbers of tiles
+//   128: values are weighed once instead of twice, and fewer bytes cross from L2; for sums that fill the GPU
+template <int kRowDim>
 struct SegmentSumConfig {
-    static_assert(kSide == 1 || kSide == 2);
-    static constexpr int kGroups = kSide * kSide;
-    static constexpr int kLoadThreads = kSide == 1 ? 32 : kGroupThreads; // registers move between warpgroups only
-    static constexpr int kThreads = kGroups * kGroupThreads + kLoadThreads;
+    using Config = SegmentedScanConfig<kRowDim>;
+    static_assert(kRowDim == kSumRows || kRowDim == 2 * kSumRows);
+    static constexpr int kThreads = kGroupThreads + 32;
     static constexpr int kPackedThreads = kThreads + 32; // with a warp that hands out jobs
-    static constexpr int kRegisters = 112;               // per thread of a warpgroup, if they move
-    static constexpr bool kWeighsAhead = kSide == 1;     // as StateWarps says
-    static constexpr int kCtas = kSide == 1 ? 2 : 1;     // per SM
-    static constexpr std::size_t kStageBytes = 2 * kSide * SegmentedScanConfig<kSumRows>::kTileBytes;
-    static constexpr std::size_t kOtherBytes =
-        SegmentedScanConfig<kSumRows>::kTableBytes + SegmentedScanConfig<kSumRows>::kAlignment;
+    static constexpr int kCtas = 2;                      // per SM
+    static constexpr std::size_t kOtherBytes = Config::kTableBytes + Config::kAlignment;
     // A CTA costs 1 KB more than it asks for.
-    static constexpr int kStages = stages_of(kHopperSharedBytes / kCtas - 1024 - kOtherBytes, kStageBytes);
-    static constexpr std::size_t kSharedBytes = kStages * kStageBytes + kOtherBytes;
+    static constexpr int kStages = stages_of(kHopperSharedBytes / kCtas - 1024 - kOtherBytes, Config::kStageBytes);
+    static constexpr std::size_t kSharedBytes = kStages * Config::kStageBytes + kOtherBytes;
 };
 
 } // namespace lattn::cuda

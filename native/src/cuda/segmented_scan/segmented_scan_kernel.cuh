@@ -1,13 +1,13 @@
 // The segmented scan on wgmma (sm_90a); segmented_scan_params.h has the formulas, docs/kernels/forward.md the reasons.
 //
 // Grid: as many CTAs as fit at once, or fewer; each works on one job after the other. A job is a (batch, head, slice of
-// 64 value columns), or some of its segments. The pass over sums has a CTA per segment and kSumSide x kSumSide tiles of
-// 64 rows and 64 value columns. Roles of warpgroups:
-//   state    the first one: carries the state, up to two chunks ahead of the output. In the pass over sums one per tile
+// 64 value columns), or some of its segments. The pass over sums has a CTA per segment, kRowDim rows and 64 value
+// columns. Roles of warpgroups:
+//   state    the first one: carries the state, up to two chunks ahead of the output
 //   output   kOutputGroups of them, chunk by chunk in turn; none in the pass over sums
 //   loads    the last one: one warp for b and c, one for a, and for packed batches one that clears what the last chunk
 //            of a sequence holds of the next and one that hands out jobs. In the pass over sums one warp for b and c,
-//            alone or in a warpgroup that gives its registers to the others, and one that hands out jobs
+//            and for packed batches one that hands out jobs
 #pragma once
 
 #include "ptx/dependent_launch.cuh"
@@ -21,9 +21,9 @@
 
 namespace lattn::cuda {
 
-template <typename T, int kRowDim, int kSumSide, bool kPacked = false>
-struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
-    using Layout = ScanLayout<T, kRowDim, kSumSide, kPacked>;
+template <typename T, int kRowDim, bool kSums, bool kPacked = false>
+struct SegmentedScan : ScanLayout<T, kRowDim, kSums, kPacked> {
+    using Layout = ScanLayout<T, kRowDim, kSums, kPacked>;
     using Layout::kWarpsPerGroup;
     using Layout::kWithOutput;
     using typename Layout::Config;
@@ -50,8 +50,7 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
             for (ptx::Mbarrier& full : shared.packed.job_full) ptx::mbarrier_init(full, 1);
             for (ptx::Mbarrier& empty : shared.packed.job_empty) ptx::mbarrier_init(empty, Layout::kJobReaders);
             for (ptx::Mbarrier& full : shared.packed.weights_full) ptx::mbarrier_init(full, 1);
-            for (ptx::Mbarrier& empty : shared.packed.weights_empty)
-                ptx::mbarrier_init(empty, Layout::kStateGroups * kWarpsPerGroup);
+            for (ptx::Mbarrier& empty : shared.packed.weights_empty) ptx::mbarrier_init(empty, kWarpsPerGroup);
             shared.packed.parities = 0;
         }
         ptx::fence_mbarrier_init();
@@ -109,13 +108,10 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         // From one lane, so that the compiler knows it to be the same in all of them.
         const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
         const int group = warp / kWarpsPerGroup;
-        constexpr bool kMovesRegisters = kWithOutput || Layout::SumConfig::kLoadThreads == kGroupThreads;
-        if (group < Layout::kStateGroups) {
-            if constexpr (kMovesRegisters)
-                ptx::take_registers<!kWithOutput ? Layout::SumConfig::kRegisters
-                                    : kPacked    ? Config::kPackedStateRegisters
-                                                 : Config::kStateRegisters>();
-            StateWarps<T, kRowDim, kSumSide, kPacked>::run(p, shared, group);
+        if (group == 0) {
+            if constexpr (kWithOutput)
+                ptx::take_registers<kPacked ? Config::kPackedStateRegisters : Config::kStateRegisters>();
+            StateWarps<T, kRowDim, kSums, kPacked>::run(p, shared);
             // No kernel is complete before the one before it is.
             if constexpr (!kPacked)
                 if (p.overlaps) ptx::wait_for_prior_kernel();
@@ -125,9 +121,9 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                 OutputWarps<T, kRowDim, kPacked>::run(p, shared, group - 1);
             }
         } else {
-            if constexpr (kMovesRegisters)
+            if constexpr (kWithOutput)
                 ptx::give_registers<kPacked ? Config::kPackedLoadRegisters : Config::kLoadRegisters>();
-            using Loads = LoadWarps<T, kRowDim, kSumSide, kPacked>;
+            using Loads = LoadWarps<T, kRowDim, kSums, kPacked>;
             // One after the other would keep the number of the warp.
             if (warp % kWarpsPerGroup == 0) {
                 Loads::run(p, shared);
@@ -135,12 +131,12 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                 if constexpr (kWithOutput)
                     Loads::run_rows(p, shared);
                 else if constexpr (kPacked)
-                    JobWarp<T, kRowDim, kSumSide>::run(p, shared);
+                    JobWarp<T, kRowDim, kSums>::run(p, shared);
             } else if (warp % kWarpsPerGroup == 2) {
                 if constexpr (kWithOutput && kPacked) Loads::run_closing(p, shared);
                 if constexpr (kWithOutput && !kPacked) let_following_scan_start(p);
             } else {
-                if constexpr (kWithOutput && kPacked) JobWarp<T, kRowDim, kSumSide>::run(p, shared);
+                if constexpr (kWithOutput && kPacked) JobWarp<T, kRowDim, kSums>::run(p, shared);
             }
         }
     }
@@ -151,33 +147,33 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSumSide, kPacked> {
 #define LATTN_SEGMENTED_SCAN_KERNELS(suffix, type, row_dim)                                                  \
     extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kScanThreads, 1) \
         lattn_segmented_scan_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) {     \
-        lattn::cuda::SegmentedScan<type, row_dim, 0>::run(params);                                           \
+        lattn::cuda::SegmentedScan<type, row_dim, false>::run(params);                                       \
     }                                                                                                        \
     extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kCombineThreads) \
         lattn_combine_segments_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) {   \
         lattn::cuda::CombineSegments<row_dim>::run(params);                                                  \
     }
 
-#define LATTN_SEGMENT_SUMS_KERNEL(suffix, type, side)                                                  \
-    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentSumConfig<side>::kThreads,        \
-                                                 lattn::cuda::SegmentSumConfig<side>::kCtas)           \
+#define LATTN_SEGMENT_SUMS_KERNEL(suffix, type, row_dim)                                               \
+    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentSumConfig<row_dim>::kThreads,     \
+                                                 lattn::cuda::SegmentSumConfig<row_dim>::kCtas)        \
         lattn_segment_sums_##suffix(const __grid_constant__ lattn::cuda::SegmentedScanParams params) { \
-        lattn::cuda::SegmentedScan<type, lattn::cuda::kSumRows, side>::run(params);                    \
+        lattn::cuda::SegmentedScan<type, row_dim, true>::run(params);                                  \
     }
 
 #define LATTN_PACKED_SCAN_KERNELS(suffix, type, row_dim)                                                     \
     extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kScanThreads, 1) \
         lattn_packed_scan_##suffix(const __grid_constant__ lattn::cuda::PackedScanParams params) {           \
-        lattn::cuda::SegmentedScan<type, row_dim, 0, true>::run(params);                                     \
+        lattn::cuda::SegmentedScan<type, row_dim, false, true>::run(params);                                 \
     }                                                                                                        \
     extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentedScanConfig<row_dim>::kCombineThreads) \
         lattn_combine_packed_##suffix(const __grid_constant__ lattn::cuda::PackedScanParams params) {        \
         lattn::cuda::CombineSegments<row_dim>::run(params);                                                  \
     }
 
-#define LATTN_PACKED_SUMS_KERNEL(suffix, type)                                                     \
-    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentSumConfig<1>::kPackedThreads, \
-                                                 lattn::cuda::SegmentSumConfig<1>::kCtas)          \
-        lattn_packed_sums_##suffix(const __grid_constant__ lattn::cuda::PackedScanParams params) { \
-        lattn::cuda::SegmentedScan<type, lattn::cuda::kSumRows, 1, true>::run(params);             \
+#define LATTN_PACKED_SUMS_KERNEL(suffix, type)                                                                         \
+    extern "C" __global__ void __launch_bounds__(lattn::cuda::SegmentSumConfig<lattn::cuda::kSumRows>::kPackedThreads, \
+                                                 lattn::cuda::SegmentSumConfig<lattn::cuda::kSumRows>::kCtas)          \
+        lattn_packed_sums_##suffix(const __grid_constant__ lattn::cuda::PackedScanParams params) {                     \
+        lattn::cuda::SegmentedScan<type, lattn::cuda::kSumRows, true, true>::run(params);                              \
     }

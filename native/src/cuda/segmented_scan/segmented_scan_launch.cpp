@@ -27,7 +27,7 @@ struct Plan {
     int64_t segments_per_job;
     bool combined; // by a pass of its own
     int64_t row_parts;
-    bool wide_sums;
+    int64_t sum_rows; // of a CTA in the pass over sums
     int64_t state_floats;
     int64_t state_entries; // of the workspace, per sequence
 
@@ -35,34 +35,38 @@ struct Plan {
     int64_t jobs() const { return sequences * jobs_per_sequence(); }
     bool split() const { return jobs_per_sequence() > 1; }
     int64_t summed_segments() const { return (jobs_per_sequence() - 1) * segments_per_job; } // before the last job
-    int64_t sum_tiles() const { return sequences * summed_segments() * row_parts; }
+    int64_t sums(int64_t rows) const { return sequences * summed_segments() * row_parts * kSumRows / rows; }
 
     uint64_t workspace_bytes() const {
         return static_cast<uint64_t>(sequences * state_entries * state_floats) * sizeof(float);
     }
 };
 
-// Chooses who works on which segments; the results are the same bits. Times are in that of one segment's outputs: a
-// job's start takes a little of it, a segment's sum less than half (as if all but the last were summed), and so do two
-// more launches.
-void choose_jobs(Plan& plan, int64_t multiprocessors) {
+// Chooses who works on which segments; the results are the same bits. Times are in that of one segment's outputs on a
+// busy GPU: a job's start takes a little of it, a segment's sum less than half (as if all but the last were summed),
+// and so do two more launches. Where multiprocessors are idle, the others are faster, down to the time that one needs
+// alone.
+void choose_jobs(Plan& plan, int64_t scans_at_once, int64_t multiprocessors) {
     constexpr double kJobTime = 0.1;
+    constexpr double kTimeAlone = 0.87;
     constexpr double kSumTime = 0.4;
     constexpr double kLaunchTime = 0.3;
     constexpr int64_t kMostRounds = 16; // of jobs, one per multiprocessor
+    const int64_t sequences = scans_at_once * plan.sequences;
     const auto time_of_outputs = [&](int64_t segments_per_job) {
-        const int64_t jobs = plan.sequences * ceil_div(plan.segments, segments_per_job);
-        return static_cast<double>(ceil_div(jobs, multiprocessors)) *
-               (static_cast<double>(segments_per_job) + kJobTime);
+        const int64_t jobs = sequences * ceil_div(plan.segments, segments_per_job);
+        const int64_t rounds = ceil_div(jobs, multiprocessors);
+        const double busy = static_cast<double>(jobs) / static_cast<double>(rounds * multiprocessors);
+        return static_cast<double>(rounds) * (static_cast<double>(segments_per_job) + kJobTime) *
+               std::max(busy, kTimeAlone);
     };
-    const double sums =
-        static_cast<double>(plan.sequences * (plan.segments - 1)) / static_cast<double>(multiprocessors);
+    const double sums = static_cast<double>(sequences * (plan.segments - 1)) / static_cast<double>(multiprocessors);
     const double time_of_passes = kSumTime * std::max(sums, 1.0) + kLaunchTime;
 
     plan.segments_per_job = plan.segments;
     double least = time_of_outputs(plan.segments);
     for (int64_t rounds = 1; rounds <= kMostRounds; ++rounds) {
-        const int64_t jobs_per_sequence = std::min(rounds * multiprocessors / plan.sequences, plan.segments);
+        const int64_t jobs_per_sequence = std::min(rounds * multiprocessors / sequences, plan.segments);
         if (jobs_per_sequence < 2) continue;
         const int64_t segments_per_job = ceil_div(plan.segments, jobs_per_sequence);
         const double time = time_of_outputs(segments_per_job) + time_of_passes;
@@ -86,14 +90,14 @@ Plan sizes_of(const ScanCall& call, int64_t row_dim) {
 
 Plan make_plan(const Device& device, const ScanCall& call, int64_t row_dim) {
     Plan plan = sizes_of(call, row_dim);
-    choose_jobs(plan, device.multiprocessors());
+    choose_jobs(plan, call.scans_at_once, device.multiprocessors());
     // Without room in registers S has a place there, in the first segment too: fast heads forget within it.
     const int64_t outside_registers = row_dim > kBeforeInRegistersDim ? 1 : 0;
     plan.combined = plan.split() && (plan.segments > kSegmentsCombinedByJobs || row_dim > kBeforeInRegistersDim);
     plan.state_entries = plan.summed_segments() + outside_registers;
-    // Wide CTAs of the pass over sums cost less, but they must be enough to fill the GPU.
-    const int64_t wide_jobs = plan.sum_tiles() / SegmentSumConfig<2>::kGroups;
-    plan.wide_sums = plan.value_slices % 2 == 0 && plan.row_parts % 2 == 0 && wide_jobs >= device.multiprocessors();
+    // Tall CTAs of the pass over sums cost less, but they must be enough to fill the GPU.
+    constexpr int64_t kTall = 2 * kSumRows;
+    plan.sum_rows = row_dim % kTall == 0 && plan.sums(kTall) >= device.multiprocessors() ? kTall : kSumRows;
     return plan;
 }
 
@@ -224,14 +228,13 @@ public:
     Status sums(const ScanCall& call, const Plan& plan, SegmentedScanParams& scan) {
         if (!plan.split()) return ok();
         scan.overlaps = started_;
-        return plan.wide_sums
-                   ? launch(Operation::kWideSegmentSums, call, scan, plan.sum_tiles() / SegmentSumConfig<2>::kGroups)
-                   : launch(Operation::kSegmentSums, call, scan, plan.sum_tiles());
+        return launch(Operation::kSegmentSums, plan.sum_rows, call, scan, plan.sums(plan.sum_rows));
     }
 
     Status combine(const ScanCall& call, const Plan& plan, SegmentedScanParams& scan) {
         if (!plan.combined) return ok();
-        return launch(Operation::kCombineSegments, call, scan, plan.sequences * (plan.state_floats / kCombineThreads));
+        return launch(Operation::kCombineSegments, call.row_dim(), call, scan,
+                      plan.sequences * (plan.state_floats / kCombineThreads));
     }
 
     // The backwards scans share the GPU and walk side by side, so that what they both read comes from L2 once.
@@ -240,15 +243,16 @@ public:
         scan.b_and_c_recur = plan.split() || side_by_side > 1;
         scan.overlaps = plan.split() ? waited_for_sums_ : started_;
         waited_for_sums_ |= plan.split();
-        return launch(Operation::kSegmentedScan, call, scan,
+        return launch(Operation::kSegmentedScan, call.row_dim(), call, scan,
                       std::clamp<int64_t>(device_.multiprocessors() / side_by_side, 1, plan.jobs()));
     }
 
 private:
-    Status launch(Operation operation, const ScanCall& call, const SegmentedScanParams& scan, int64_t blocks) {
+    Status launch(Operation operation, int64_t row_dim, const ScanCall& call, const SegmentedScanParams& scan,
+                  int64_t blocks) {
         started_ = true;
         int kernel = 0;
-        LATTN_RETURN_IF_ERROR(find_kernel(operation, call.problem.dtype, 0, call.row_dim(), kernel));
+        LATTN_RETURN_IF_ERROR(find_kernel(operation, call.problem.dtype, 0, row_dim, kernel));
         return device_.launch(kernel, blocks, stream_, scan, Start::kDuringPrior);
     }
 

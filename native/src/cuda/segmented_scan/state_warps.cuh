@@ -14,9 +14,9 @@
 
 namespace lattn::cuda {
 
-template <typename T, int kRowDim, int kSumSide, bool kPacked>
-struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
-    using Layout = ScanLayout<T, kRowDim, kSumSide, kPacked>;
+template <typename T, int kRowDim, bool kSums, bool kPacked>
+struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
+    using Layout = ScanLayout<T, kRowDim, kSums, kPacked>;
     using Layout::kChunk;
     using Layout::kRowSteps;
     using Layout::kStages;
@@ -34,7 +34,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     using ByColumn = ptx::Wgmma<T, ptx::BOrder::kNContiguous>;
     using Sums = SegmentSums<Config>;
     // Whether the next chunk's values are weighed while the products of this one run: if there are registers for them.
-    static constexpr bool kWeighsAhead = Element::kPackedWeights && (kWithOutput || Layout::SumConfig::kWeighsAhead);
+    static constexpr bool kWeighsAhead = Element::kPackedWeights;
 
     // U^T in the accumulators of products of kPartCols columns.
     struct State {
@@ -409,35 +409,20 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         return static_cast<int>(min(call.block_size / kChunk, int64_t{1} << 24));
     }
 
-    // Which part of a job's tiles this warpgroup has.
-    struct Part {
-        int row_tile;
-        int slice;
-
-        __device__ Job of(Job job) const {
-            job.row_part += row_tile;
-            job.slice += slice;
-            return job;
-        }
-        __device__ int b_offset() const { return row_tile * kTileBytes; }
-        __device__ int c_offset() const { return slice * kTileBytes; }
-    };
-
-    __device__ static void run_job(const Params& params, Shared& shared, const Current& current, Rings& rings,
-                                   const Part& part) {
+    __device__ static void run_job(const Params& params, Shared& shared, const Current& current, Rings& rings) {
         const float rate = current.rate();
         State sum = {};
-        Before before = state_before(current, part.of(current.job()), sums_of(current, rate));
+        Before before = state_before(current, current.job(), sums_of(current, rate));
         if constexpr (kPacked) current.wait_for_weights();
         Weights weights = first_weights(current, rate);
         WeightedValues weighted;
         ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
-        weigh_values(shared.stage[rings.stage.index].c + part.c_offset(), weights, weighted);
+        weigh_values(shared.stage[rings.stage.index].c, weights, weighted);
 
         int chunk = current.job().first_chunk;
 #pragma unroll 1
         while (chunk < current.end_chunk()) {
-            Run run = begin_run(current, part, chunk, rate, before, sum);
+            Run run = begin_run(current, chunk, rate, before, sum);
             if constexpr (!kPacked)
                 if (run.next_tokens < kChunk) weights = Weights(current.call(), rate, run.next_tokens);
 #pragma unroll 1
@@ -455,7 +440,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
 #pragma unroll
                 for (int i = 0; i < kStateValues; ++i) sum[i] *= run.decay;
                 const int stage = rings.stage.index;
-                add_chunk(shared.stage[stage].b + part.b_offset(), weighted, sum);
+                add_chunk(shared.stage[stage].b, weighted, sum);
 
                 // What takes time is done while the products run.
                 if constexpr (kWithOutput) {
@@ -466,7 +451,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                 rings.stage.advance();
                 const bool has_next = chunk + 1 < current.end_chunk();
                 if (has_next) ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
-                const char* c = shared.stage[rings.stage.index].c + part.c_offset();
+                const char* c = shared.stage[rings.stage.index].c;
                 if constexpr (kWeighsAhead) {
                     WeightedValues next = weighted;
                     if (has_next) weigh_values(c, next_weights(current, rate, chunk + 1, run, weights), next);
@@ -478,10 +463,10 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
                 }
                 Layout::arrive_warp(shared.empty[stage]);
             }
-            add_block_grad(current, part.of(current.job()), chunk, sum);
+            add_block_grad(current, current.job(), chunk, sum);
         }
         if constexpr (kPacked) current.leave_weights();
-        end_job(current, part, rate, before, sum);
+        end_job(current, rate, before, sum);
     }
 
     __device__ static Weights first_weights(const Current& current, float rate) {
@@ -509,10 +494,9 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
     }
 
     // What lies between runs.
-    __device__ static Run begin_run(const Current& current, const Part& part, int chunk, float rate, Before& before,
-                                    State& sum) {
+    __device__ static Run begin_run(const Current& current, int chunk, float rate, Before& before, State& sum) {
         const CallScan& call = current.call();
-        const Job job = part.of(current.job());
+        const Job job = current.job();
         const Sums sums = sums_of(current, rate);
         if (chunk == sums.first_chunk(chunk) && chunk > job.first_chunk)
             end_sum(current, job, sums.decay_at_end(chunk), before, sum);
@@ -522,10 +506,9 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         return Run(call, current.sequence(), job, chunk, sums);
     }
 
-    __device__ static void end_job(const Current& current, const Part& part, float rate, const Before& before,
-                                   const State& sum) {
+    __device__ static void end_job(const Current& current, float rate, const Before& before, const State& sum) {
         const SequenceScan& p = current.sequence();
-        const Job job = part.of(current.job());
+        const Job job = current.job();
         if constexpr (!kWithOutput) {
             float* state = workspace_state(current, job, job.end_chunk / Config::kChunksPerSegment);
 #pragma unroll
@@ -540,16 +523,14 @@ struct StateWarps : ScanLayout<T, kRowDim, kSumSide, kPacked> {
         }
     }
 
-    // group: of those that form states; its tile of a job is row tile group / kCTiles, value slice group % kCTiles.
-    __device__ static void run(const Params& params, Shared& shared, int group) {
+    __device__ static void run(const Params& params, Shared& shared) {
         Rings rings;
-        const Part part{kWithOutput ? 0 : group / Layout::kCTiles, kWithOutput ? 0 : group % Layout::kCTiles};
         Layout::for_each_job(params, shared, [&](const Current& current) {
             // For sums or the states before jobs; everything else may start without the passes before this one.
             if constexpr (kWithOutput && !kPacked) {
                 if (current.job().segment() > 0 && params.split && !params.overlaps) ptx::wait_for_prior_kernel();
             }
-            run_job(params, shared, current, rings, part);
+            run_job(params, shared, current, rings);
         });
     }
 };
