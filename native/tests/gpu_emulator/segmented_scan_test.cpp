@@ -15,7 +15,14 @@ using cuda::SegmentedScanParams;
 using emulator::Timing;
 
 // Who works on the segments of a sequence; the results must be the same bits.
-enum class Split { kWholeSequences, kSegments, kPairsOfSegments, kSegmentsCombineThemselves, kSegmentsInTallSums };
+enum class Split {
+    kWholeSequences,
+    kSegments,
+    kPairsOfSegments,
+    kSegmentsCombineThemselves,
+    kSegmentsInTallSums,
+    kShortFirstJob
+};
 
 BoxedTensor boxed(Tensor& tensor, int64_t heads_v, int tokens = SegmentedScanConfig<64>::kChunk) {
     constexpr int64_t kElementBytes = 2;
@@ -98,8 +105,14 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
     params.row_parts = kRowDim / cuda::kSumRows;
     params.combined = params.split && (split != Split::kSegmentsCombineThemselves || !Config::kBeforeInRegisters);
     params.segments_per_job = split == Split::kPairsOfSegments ? 2 : 1;
+    if (split == Split::kShortFirstJob) {
+        params.segments_per_job = params.segments - 1;
+        params.first_job_lacks = params.segments_per_job - 1;
+    }
+    const int jobs_per_sequence =
+        (params.segments + params.first_job_lacks + params.segments_per_job - 1) / params.segments_per_job;
     params.summed_segments =
-        params.split ? (params.segments - 1) / params.segments_per_job * params.segments_per_job : 0;
+        params.split ? (jobs_per_sequence - 1) * params.segments_per_job - params.first_job_lacks : 0;
     params.state_entries = params.summed_segments + (Config::kBeforeInRegisters ? 0 : 1);
     std::vector<float> workspace(static_cast<std::size_t>(sequences * params.state_entries * Config::kStateFloats),
                                  std::numeric_limits<float>::quiet_NaN());
@@ -116,10 +129,8 @@ void launch(const SegmentedScanParams& given, Split split, emulator::Config conf
         }
     }
     // Some CTAs have more than one job.
-    const int jobs = params.split
-                         ? sequences * ((params.segments + params.segments_per_job - 1) / params.segments_per_job)
-                         : sequences;
-    config.blocks = (jobs + 1) / 2;
+    const int jobs = params.split ? sequences * jobs_per_sequence : sequences;
+    config.blocks = split == Split::kShortFirstJob ? sequences + 1 : (jobs + 1) / 2;
     config.threads = Config::kScanThreads;
     config.shared_bytes = Config::kSharedBytes;
     emulator::run(config, [&](char*) { cuda::SegmentedScan<T, kRowDim, false>::run(params); });
@@ -250,8 +261,9 @@ TEST_P(SegmentedScan, StatesAndHistory) {
 TEST_P(SegmentedScan, SegmentsGiveTheSameBitsHoweverTheyAreSplit) {
     // At the last rate a segment's sum is without its first tokens.
     for (const auto& [d, rate] : {std::pair{64, 0.001}, {136, 0.001}, {64, 0.1}, {136, 0.1}})
-        expect_same_bits(GetParam(), d, 64, rate,
-                         {Split::kSegments, Split::kPairsOfSegments, Split::kSegmentsCombineThemselves});
+        expect_same_bits(
+            GetParam(), d, 64, rate,
+            {Split::kSegments, Split::kPairsOfSegments, Split::kSegmentsCombineThemselves, Split::kShortFirstJob});
 }
 
 TEST_P(SegmentedScan, TallSumsGiveTheSameBits) {

@@ -15,9 +15,9 @@ struct CombineSegments {
     static constexpr int kBlocks = Config::kStateFloats / Config::kCombineThreads;
 
     // Those that a head needs. Where it forgets, S is U, and there are sums of the segments before jobs alone.
-    __device__ static int needed_segments(const SequenceScan& p, const Sums& sums) {
+    __device__ static int needed_segments(const CallScan& call, const SequenceScan& p, const Sums& sums) {
         if (!sums.forgets()) return p.summed_segments;
-        return sums.decay_over_segment(0) > 0.0f && p.segments_per_job == 1 ? 1 : 0;
+        return sums.decay_over_segment(0) > 0.0f && starts_job(call, p, 1) ? 1 : 0;
     }
 
     __device__ static float initial_of(const CallScan& call, const SequenceScan& p, int64_t element) {
@@ -47,7 +47,7 @@ struct CombineSegments {
             sequence % call.value_slices * Config::kValueCols + thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
 
         const Sums sums(p, call.decay_rate[head]);
-        const int segments = needed_segments(p, sums);
+        const int segments = needed_segments(call, p, sums);
         if (segments == 0) {
             // One block waits, or this kernel might be over before the sums are there.
             if (index == static_cast<int>(threadIdx.x)) wait();
@@ -76,7 +76,7 @@ struct CombineSegments {
                 if (segment + next > segments) break;
                 before = fmaf(decay, before, sum[next]);
                 if (segment + next == 1) decay = sums.decay_over_segment(1);
-                if ((segment + next) % p.segments_per_job == 0) state[next * Config::kStateFloats] = before;
+                if (starts_job(call, p, segment + next)) state[next * Config::kStateFloats] = before;
             }
         }
     }

@@ -29,6 +29,10 @@ __device__ __forceinline__ float tokens_between(const SequenceScan& p, int begin
     return static_cast<float>((end - begin) * Config::kChunk - (with_short ? Config::kChunk - p.short_tokens : 0));
 }
 
+__device__ __forceinline__ bool starts_job(const CallScan& call, const SequenceScan& p, int segment) {
+    return (segment + call.first_job_lacks) % p.segments_per_job == 0;
+}
+
 // Where the sums of a head begin: at segments, and within them where what came before is forgotten at their end.
 template <typename Config>
 struct SegmentSums {
@@ -191,9 +195,11 @@ struct ScanLayout {
                 slice = take(call.value_slices);
                 head = take(call.heads);
                 batch = take(call.batch);
+                if (call.first_job_lacks > 0) index = 1 - index; // the long ones first
                 const int job_chunks = p.split ? p.segments_per_job * Config::kChunksPerSegment : p.end_chunk;
-                first_chunk = max(index * job_chunks, p.first_chunk);
-                end_chunk = min((index + 1) * job_chunks, p.end_chunk);
+                const int end = (index + 1) * job_chunks - call.first_job_lacks * Config::kChunksPerSegment;
+                first_chunk = max(end - job_chunks, p.first_chunk);
+                end_chunk = min(end, p.end_chunk);
             } else {
                 // The last heads first: by custom they decay slowest, so their sums take longest.
                 row_part = take(call.row_parts / kRowTiles) * kRowTiles;
@@ -203,7 +209,7 @@ struct ScanLayout {
                 head = call.heads - 1 - index;
                 end_chunk = next_segment * Config::kChunksPerSegment;
                 const SegmentSums<Config> sums(p, call.decay_rate[head]);
-                const bool needed = !sums.forgets() || next_segment % p.segments_per_job == 0;
+                const bool needed = !sums.forgets() || starts_job(call, p, next_segment);
                 first_chunk = needed ? sums.first_chunk(end_chunk - 1) : end_chunk;
             }
         }
@@ -272,8 +278,10 @@ struct ScanLayout {
             }
         } else {
             const int jobs = job_count(params);
+            const int long_jobs = params.first_job_lacks > 0 ? jobs / 2 : 0;
+            const int step = static_cast<int>(blockIdx.x) < long_jobs ? jobs : static_cast<int>(gridDim.x) - long_jobs;
 #pragma unroll 1
-            for (int index = blockIdx.x; index < jobs; index += gridDim.x)
+            for (int index = blockIdx.x; index < jobs; index += step)
                 visit(Current{params, Job(params, params, index)});
         }
     }
@@ -281,7 +289,8 @@ struct ScanLayout {
     __device__ static int job_count(const CallScan& p) {
         const int sequences = p.batch * p.heads * p.value_slices;
         if (!kWithOutput) return sequences * p.summed_segments * p.row_parts / kRowTiles;
-        return p.split ? sequences * ((p.segments + p.segments_per_job - 1) / p.segments_per_job) : sequences;
+        if (!p.split) return sequences;
+        return sequences * ((p.segments + p.first_job_lacks + p.segments_per_job - 1) / p.segments_per_job);
     }
 
     // The chunk of a job that takes the way by Jobs::loaded: the one that may hold another sequence's tokens, or the

@@ -88,7 +88,7 @@ struct PackedSequence {
         scan.summed_segments = (jobs - 1) * static_cast<int>(per_job);
         scan.segments_per_job = static_cast<int>(per_job);
         scan.segments = segments;
-        scan.combined = scan.split && (segments > kSegmentsCombinedByJobs || p.outside_entries > 0);
+        scan.combined = scan.split && (scan.summed_segments > kSumsCombinedByJobs || p.outside_entries > 0);
         scan.state_entries = scan.summed_segments + p.outside_entries;
         scan.end_chunk = p.call.backwards ? segments * kChunksPerSegment : chunks;
         scan.first_chunk = scan.end_chunk - chunks;

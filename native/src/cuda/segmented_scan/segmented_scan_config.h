@@ -25,8 +25,8 @@ constexpr std::size_t kHopperSharedBytes = 227 * 1024;
 // The largest row dimension of which registers hold S beside U; S of larger ones lies in the workspace.
 constexpr int kBeforeInRegistersDim = 128;
 
-// Segments of a sequence up to which every job combines the sums before it itself: sooner than a pass more.
-constexpr int kSegmentsCombinedByJobs = 4;
+// Sums of a sequence up to which every job combines those before it itself: sooner than a pass more.
+constexpr int kSumsCombinedByJobs = 4;
 
 // Stages of a ring in so many bytes; more than six hide nothing further.
 constexpr int stages_of(std::size_t bytes, std::size_t stage_bytes) {

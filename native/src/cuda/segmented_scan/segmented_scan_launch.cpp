@@ -25,16 +25,19 @@ struct Plan {
     int64_t sequences;
     int64_t segments;
     int64_t segments_per_job;
-    bool combined; // by a pass of its own
+    int64_t first_job_lacks; // of them
+    bool combined;           // by a pass of its own
     int64_t row_parts;
     int64_t sum_rows; // of a CTA in the pass over sums
     int64_t state_floats;
     int64_t state_entries; // of the workspace, per sequence
 
-    int64_t jobs_per_sequence() const { return ceil_div(segments, segments_per_job); }
+    int64_t jobs_per_sequence() const { return ceil_div(segments + first_job_lacks, segments_per_job); }
     int64_t jobs() const { return sequences * jobs_per_sequence(); }
     bool split() const { return jobs_per_sequence() > 1; }
-    int64_t summed_segments() const { return (jobs_per_sequence() - 1) * segments_per_job; } // before the last job
+    int64_t summed_segments() const { // before the last job
+        return split() ? (jobs_per_sequence() - 1) * segments_per_job - first_job_lacks : 0;
+    }
     int64_t sums(int64_t rows) const { return sequences * summed_segments() * row_parts * kSumRows / rows; }
 
     uint64_t workspace_bytes() const {
@@ -74,6 +77,19 @@ void choose_jobs(Plan& plan, int64_t scans_at_once, int64_t multiprocessors) {
         least = time;
         plan.segments_per_job = segments_per_job;
     }
+
+    // Where scans leave multiprocessors to none, these take the first segments of all sequences.
+    const int64_t idle = multiprocessors / scans_at_once - plan.sequences; // for each scan
+    if (idle < 1 || idle >= plan.sequences) return;
+    const int64_t short_rounds = ceil_div(plan.sequences, idle);
+    const int64_t first = plan.segments / (short_rounds + 1);
+    if (first == 0) return;
+    const double first_sums = static_cast<double>(sequences * first) / static_cast<double>(multiprocessors);
+    if (static_cast<double>(plan.segments - first) + kJobTime + kSumTime * std::max(first_sums, 1.0) + kLaunchTime >=
+        least)
+        return;
+    plan.segments_per_job = plan.segments - first;
+    plan.first_job_lacks = plan.segments_per_job - first;
 }
 
 // What of a plan follows from the sizes alone.
@@ -93,7 +109,7 @@ Plan make_plan(const Device& device, const ScanCall& call, int64_t row_dim) {
     choose_jobs(plan, call.scans_at_once, device.multiprocessors());
     // Without room in registers S has a place there, in the first segment too: fast heads forget within it.
     const int64_t outside_registers = row_dim > kBeforeInRegistersDim ? 1 : 0;
-    plan.combined = plan.split() && (plan.segments > kSegmentsCombinedByJobs || row_dim > kBeforeInRegistersDim);
+    plan.combined = plan.split() && (plan.summed_segments() > kSumsCombinedByJobs || row_dim > kBeforeInRegistersDim);
     plan.state_entries = plan.summed_segments() + outside_registers;
     // Tall CTAs of the pass over sums cost less, but they must be enough to fill the GPU.
     constexpr int64_t kTall = 2 * kSumRows;
@@ -209,6 +225,7 @@ Status make_params(const Device& device, const ScanCall& call, const Plan& plan,
     scan.combined = plan.combined;
     scan.summed_segments = static_cast<int32_t>(plan.summed_segments());
     scan.segments_per_job = static_cast<int32_t>(plan.segments_per_job);
+    scan.first_job_lacks = static_cast<int32_t>(plan.first_job_lacks);
     scan.segments = static_cast<int32_t>(plan.segments);
     scan.block_size = call.problem.block_size;
     set_chunks(call, plan, scan);
@@ -243,8 +260,9 @@ public:
         scan.b_and_c_recur = plan.split() || side_by_side > 1;
         scan.overlaps = plan.split() ? waited_for_sums_ : started_;
         waited_for_sums_ |= plan.split();
+        const int64_t sharing = plan.first_job_lacks > 0 ? call.scans_at_once : side_by_side;
         return launch(Operation::kSegmentedScan, call.row_dim(), call, scan,
-                      std::clamp<int64_t>(device_.multiprocessors() / side_by_side, 1, plan.jobs()));
+                      std::clamp<int64_t>(device_.multiprocessors() / sharing, 1, plan.jobs()));
     }
 
 private:

@@ -79,6 +79,9 @@ struct CallScan : SequenceScan {
     ScanOut written;
     PoolType state_type; // others than fp32: of packed sequences only
     int32_t row_parts;   // of 64 rows, in a state of the workspace
+    // Segments by which the first job of a sequence is shorter than segments_per_job; 0 in a packed batch. Otherwise
+    // there are two jobs, and each long one has a CTA of its own.
+    int32_t first_job_lacks;
     // 1: this kernel needs nothing of the one before it, which began after the call's inputs were there
     int32_t overlaps;
     int32_t followed;      // by another scan of the same call, which may start while this one drains
