@@ -29,6 +29,7 @@ __device__ __forceinline__ float tokens_between(const SequenceScan& p, int begin
     return static_cast<float>((end - begin) * Config::kChunk - (with_short ? Config::kChunk - p.short_tokens : 0));
 }
 
+// Whether one job of a sequence ends, and the next begins, where `segment` begins.
 __device__ __forceinline__ bool starts_job(const CallScan& call, const SequenceScan& p, int segment) {
     return (segment + call.first_job_lacks) % p.segments_per_job == 0;
 }
@@ -278,7 +279,7 @@ struct ScanLayout {
             }
         } else {
             const int jobs = job_count(params);
-            const int long_jobs = params.first_job_lacks > 0 ? jobs / 2 : 0;
+            const int long_jobs = kWithOutput && params.first_job_lacks > 0 ? jobs / 2 : 0;
             const int step = static_cast<int>(blockIdx.x) < long_jobs ? jobs : static_cast<int>(gridDim.x) - long_jobs;
 #pragma unroll 1
             for (int index = blockIdx.x; index < jobs; index += step)
