@@ -122,8 +122,8 @@ private:
 
     ScanCall scan_call(const BoxedView& a, const BoxedView& b, const BoxedView& c, const BoxedView& out,
                        const ScanWorkspace& region) const {
-        ScanCall call{problem_,     a,      b, c, out, params_.decay_rate, workspace<void>(region.offset),
-                      region.bytes, stream_};
+        void* const place = workspace<void>(region.offset);
+        ScanCall call{problem_, a, b, c, out, params_.decay_rate, place, region.bytes, stream_};
         if (!is_grouped(problem_)) call.scans_at_once = wants_grad_q() + wants_grad_k() + wants_grad_v();
         return call;
     }

@@ -219,7 +219,7 @@ TEST_P(HopperForward, InPartsGivesTheSameBits) {
     }
 }
 
-// Of so many heads and segments that the sums have CTAs of four tiles; half of the segments have not.
+// Of so many heads and segments that the sums have CTAs of 128 rows; half of the segments have not.
 TEST_P(HopperForward, SumsThatFillTheGpuGiveTheSameBits) {
     if (device().multiprocessors() < 64) GTEST_SKIP() << "needs a whole GPU";
     Case c = hopper_case(sizes_of(1, 1, device().multiprocessors() / 16, 20 * kSegment, 128, 128, 64, false));

@@ -63,8 +63,10 @@ void choose_jobs(Plan& plan, int64_t scans_at_once, int64_t multiprocessors) {
         return static_cast<double>(rounds) * (static_cast<double>(segments_per_job) + kJobTime) *
                std::max(busy, kTimeAlone);
     };
-    const double sums = static_cast<double>(sequences * (plan.segments - 1)) / static_cast<double>(multiprocessors);
-    const double time_of_passes = kSumTime * std::max(sums, 1.0) + kLaunchTime;
+    const auto time_of_passes = [&](int64_t summed_segments) {
+        const double sums = static_cast<double>(sequences * summed_segments) / static_cast<double>(multiprocessors);
+        return kSumTime * std::max(sums, 1.0) + kLaunchTime;
+    };
 
     plan.segments_per_job = plan.segments;
     double least = time_of_outputs(plan.segments);
@@ -72,7 +74,7 @@ void choose_jobs(Plan& plan, int64_t scans_at_once, int64_t multiprocessors) {
         const int64_t jobs_per_sequence = std::min(rounds * multiprocessors / sequences, plan.segments);
         if (jobs_per_sequence < 2) continue;
         const int64_t segments_per_job = ceil_div(plan.segments, jobs_per_sequence);
-        const double time = time_of_outputs(segments_per_job) + time_of_passes;
+        const double time = time_of_outputs(segments_per_job) + time_of_passes(plan.segments - 1);
         if (time >= least) continue;
         least = time;
         plan.segments_per_job = segments_per_job;
@@ -84,11 +86,9 @@ void choose_jobs(Plan& plan, int64_t scans_at_once, int64_t multiprocessors) {
     const int64_t short_rounds = ceil_div(plan.sequences, idle);
     const int64_t first = plan.segments / (short_rounds + 1);
     if (first == 0) return;
-    const double first_sums = static_cast<double>(sequences * first) / static_cast<double>(multiprocessors);
-    if (static_cast<double>(plan.segments - first) + kJobTime + kSumTime * std::max(first_sums, 1.0) + kLaunchTime >=
-        least)
-        return;
-    plan.segments_per_job = plan.segments - first;
+    const int64_t rest = plan.segments - first;
+    if (static_cast<double>(rest) + kJobTime + time_of_passes(first) >= least) return;
+    plan.segments_per_job = rest;
     plan.first_job_lacks = plan.segments_per_job - first;
 }
 
