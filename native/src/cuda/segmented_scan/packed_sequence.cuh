@@ -138,17 +138,32 @@ struct PackedSequence {
     __device__ static void for_each_word(const PackedCall& p, const Sequence& sequence, char* dense, int worker,
                                          int workers, Visit visit) {
         const int bytes = static_cast<int>(state_bytes(p));
+        const int lane = static_cast<int>(threadIdx.x) % 32;
+        char* slot = slot_at(p, sequence);
         const int rows = p.call.heads * p.call.row_dim;
         const int row_words = p.call.value_dim * bytes / static_cast<int>(sizeof(Word));
+        Word* to = reinterpret_cast<Word*>(dense);
+        if (sizeof(Word) > 4 && has_no_gaps(p)) {
+            // One row; finding the place of each would take longer than its words.
+            Word* from = reinterpret_cast<Word*>(slot);
+            const int words = rows * row_words;
+#pragma unroll 4
+            for (int word = worker * 32 + lane; word < words; word += workers * 32) visit(from[word], to + word);
+            return;
+        }
         const int64_t stride = sizeof(Word) > 4 ? sizeof(Word) : p.packed.stride_column * bytes;
         for (int row = worker; row < rows; row += workers) {
-            char* from =
-                slot_at(p, sequence) +
-                (row / p.call.row_dim * p.packed.stride_h + row % p.call.row_dim * p.packed.stride_row) * bytes;
-            Word* to = reinterpret_cast<Word*>(dense) + int64_t{row} * row_words;
-            for (int word = static_cast<int>(threadIdx.x) % 32; word < row_words; word += 32)
-                visit(*reinterpret_cast<Word*>(from + word * stride), to + word);
+            char* from = slot + (row / p.call.row_dim * p.packed.stride_h + row % p.call.row_dim * p.packed.stride_row) *
+                                    bytes;
+            for (int word = lane; word < row_words; word += 32)
+                visit(*reinterpret_cast<Word*>(from + word * stride), to + int64_t{row} * row_words + word);
         }
+    }
+
+    // Of slots of whole rows.
+    __device__ static bool has_no_gaps(const PackedCall& p) {
+        return p.packed.stride_row == p.call.value_dim &&
+               p.packed.stride_h == int64_t{p.call.row_dim} * p.call.value_dim;
     }
 
     // Calls visit(a word's type) with the widest words that the slots' rows consist of.
