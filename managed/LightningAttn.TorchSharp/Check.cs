@@ -301,7 +301,7 @@ internal static partial class Check
         GC.KeepAlive(slots);
     }
 
-    private static ArgumentException Unexpected(Tensor tensor, string name, string expected) =>
+    internal static ArgumentException Unexpected(Tensor tensor, string name, string expected) =>
         new($"{name} is {Text(tensor)}, expected {expected}.", name);
 
     private static string DeviceText(Tensor tensor)
