@@ -10,6 +10,7 @@ usage: ./build.sh <command> [-- arguments]
   run          set up, build, and train the sample language model (arguments go to it: ./build.sh run -- --help)
   test         set up, build, and run the native and the managed tests (arguments go to dotnet test)
   build        set up and build the native library and the solution
+  pack         set up, build, and make the NuGet packages (artifacts/packages)
   gpu-package  pack tests, benchmark and samples for a GPU machine that has Python's PyTorch and no .NET
   clean        delete what was built
 
@@ -45,6 +46,7 @@ case $command in
     run) scripts/prerequisites.sh && native && target run-sample ;;
     test) scripts/prerequisites.sh --tests && native && tests ;;
     build) scripts/prerequisites.sh && native && target managed ;;
+    pack) scripts/prerequisites.sh && native && target pack ;;
     gpu-package) scripts/prerequisites.sh && native && target gpu-package ;;
     clean) rm -rf build artifacts ;;
     help | --help | -h) usage ;;

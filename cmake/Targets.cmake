@@ -3,6 +3,7 @@
 #   managed       builds the solution
 #   managed-test  runs its tests
 #   run-sample    runs samples/CharLm
+#   pack          makes the NuGet packages, with the native libraries that were built
 #   gpu-package   packs tests, benchmark and samples for a GPU machine without .NET (Linux)
 #
 # Arguments for the program that is run come in the environment variable LATTN_ARGS, separated by ASCII 31.
@@ -29,6 +30,12 @@ set(solution LightningAttn.TorchSharp.sln)
 lattn_add_dotnet_target(managed build ${solution} -c Release --nologo)
 lattn_add_dotnet_target(managed-test test --solution ${solution} -c Release PASS_ARGUMENTS)
 lattn_add_dotnet_target(run-sample run -c Release --project samples/CharLm -- PASS_ARGUMENTS)
+
+add_custom_target(pack
+    COMMAND ${CMAKE_COMMAND} -DDOTNET=${LATTN_DOTNET} -DSOURCE_DIR=${PROJECT_SOURCE_DIR}
+        -P ${PROJECT_SOURCE_DIR}/cmake/Pack.cmake
+    USES_TERMINAL VERBATIM)
+add_dependencies(pack lightning_attn)
 
 if(LATTN_RID MATCHES "^linux-")
     add_custom_target(gpu-package

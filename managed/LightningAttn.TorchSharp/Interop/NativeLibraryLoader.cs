@@ -134,7 +134,8 @@ internal static unsafe class NativeLibraryLoader
 
     private static DllNotFoundException NotFound(StringBuilder tried, string hint) => new(
         $"The native library of LightningAttn.TorchSharp was not found for {RuntimeIdentifier}. Tried:{tried}\n"
-        + "Build it in the repository with './build.sh build' (Linux) or './build.ps1 build' (Windows). " + hint);
+        + $"Add the package LightningAttn.TorchSharp.runtime.{RuntimeIdentifier}, or in the repository run "
+        + "'./build.sh build' (Linux) or './build.ps1 build' (Windows). " + hint);
 
     private static void CheckAbi(nint handle, string path)
     {
