@@ -5,16 +5,17 @@ using static TorchSharp.torch;
 namespace LightningAttn.Benchmarks;
 
 /// <summary>
-/// What is measured: shapes of the forward, the forward + backward, the packed, the decode and the memory rows.
+/// What is measured: shapes of the forward, the forward + backward, the packed, the decode, the layer and the memory rows.
 /// Those of packed rows have the sequences as B, and the tokens of all of them as N.
 /// </summary>
-internal sealed record ShapeLists(Shape[] Forward, Shape[] Backward, Shape[] Varlen, Shape[] Decode, Shape[] Memory)
+internal sealed record ShapeLists(Shape[] Forward, Shape[] Backward, Shape[] Varlen, Shape[] Decode, Shape[] Layer, Shape[] Memory)
 {
     public static ShapeLists Cpu { get; } = new(
         [new(1, 8, 2048, 64), new(1, 8, 2048, 128)],
         [new(1, 8, 2048, 64), new(1, 8, 2048, 128)],
         [new(10, 8, 2048, 128)],
         [new(1, 8, 1, 64), new(1, 8, 1, 128), new(16, 8, 1, 128)],
+        [new(1, 8, 512, 64)],
         []);
 
     public static ShapeLists Cuda { get; } = new(
@@ -29,6 +30,7 @@ internal sealed record ShapeLists(Shape[] Forward, Shape[] Backward, Shape[] Var
             new(20, 64, 8192, 128), new(20, 64, 16384, 128),
         ],
         [new(1, 64, 1, 128), new(4, 64, 1, 128), new(16, 64, 1, 128), new(64, 64, 1, 128), new(256, 64, 1, 128)],
+        [new(1, 16, 2048, 128)],
         []);
 }
 

@@ -28,6 +28,8 @@ var backward = ShapeList("--backward", "B,H,N[,D];...", "forward + backward and 
 var varlen = ShapeList("--varlen", "sequences,H,tokens[,D];...", "packed");
 var decode = ShapeList("--decode", "B,H[,D];...", "decode");
 
+var layer = ShapeList("--layer", "B,H,N[,D];...", "layer");
+
 var memory = new Option<string?>("--memory")
 {
     Description = "Shapes of one forward + backward pass each, of which the peak of device memory is shown. CUDA only.",
@@ -74,7 +76,7 @@ var chartsFrom = new Option<string[]>("--charts-from")
 
 var root = new RootCommand("Checks the operators against the float64 recurrence, then times them.")
 {
-    device, type, path, forward, backward, varlen, decode, memory, samples, noCompare, json, charts, chartsFrom,
+    device, type, path, forward, backward, varlen, decode, layer, memory, samples, noCompare, json, charts, chartsFrom,
 };
 root.SetAction(result => Run(() =>
 {
@@ -89,13 +91,14 @@ root.SetAction(result => Run(() =>
         Device = result.GetRequiredValue(device),
         Type = result.GetValue(type),
         Path = Enum.Parse<CudaPath>(result.GetRequiredValue(path), ignoreCase: true),
-        Shapes = new[] { forward, backward, varlen, decode, memory }.All(option => result.GetValue(option) is null)
+        Shapes = new[] { forward, backward, varlen, decode, layer, memory }.All(option => result.GetValue(option) is null)
             ? null
             : new ShapeLists(
                 Shape.ParseSequences(result.GetValue(forward) ?? ""),
                 Shape.ParseSequences(result.GetValue(backward) ?? ""),
                 Shape.ParseSequences(result.GetValue(varlen) ?? ""),
                 Shape.ParseTokens(result.GetValue(decode) ?? ""),
+                Shape.ParseSequences(result.GetValue(layer) ?? ""),
                 Shape.ParseSequences(result.GetValue(memory) ?? "")),
         Samples = result.GetValue(samples),
         NoCompare = result.GetValue(noCompare),

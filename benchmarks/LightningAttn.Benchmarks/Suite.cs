@@ -53,6 +53,7 @@ internal static class Suite
             .. shapes.Backward.Select(shape => Sequence(shape, Pass.Backward)),
             .. shapes.Varlen.Select(shape => new VarlenWorkload(shape, type, device, options.Path)),
             .. shapes.Decode.SelectMany(shape => DecodeWorkload.Of(shape, type, device, compare)),
+            .. shapes.Layer.Select(shape => new LayerWorkload(shape, type, device)),
         ];
 
         SequenceWorkload Sequence(Shape shape, Pass pass) => new(shape, type, device, compare, pass, options.Path);
