@@ -23,8 +23,8 @@ internal sealed class RotaryEmbedding(long size, double theta)
     {
         using DisposeScope scope = NewDisposeScope();
         ScalarType wide = q.dtype == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
-        Tensor exponents = arange(0, size, 2, ScalarType.Float64, positions.device) / -size;
-        Tensor frequencies = tensor(theta, ScalarType.Float64, positions.device).pow(exponents);
+        // All of it on the device: a tensor made on the host would wait for the stream.
+        Tensor frequencies = (arange(0, size, 2, ScalarType.Float64, positions.device) * (-Math.Log(theta) / size)).exp();
         Tensor angles = positions.unsqueeze(1).unsqueeze(-1) * frequencies; // [B or 1, 1, N, size / 2]
         (Tensor cos, Tensor sin) = (angles.cos().to(wide), angles.sin().to(wide));
         return scope.MoveToOuter(Turned(q, cos, sin), Turned(k, cos, sin));
