@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Packs the tests, the benchmark, the samples, the .NET runtime and the native library into
+# Packs the tests and their data, the benchmark, the samples, the .NET runtime and the native library into
 # artifacts/gpu/lightning-attn-gpu.tar.gz: all that a Linux machine with a GPU and Python's PyTorch lacks.
 # scripts/run-on-gpu.sh runs it there.
 # The native library must be built (./build.sh gpu-package does both); its GPU tests are built where GoogleTest is.
@@ -19,7 +19,8 @@ rm -rf "$app" "$archive"
 mkdir -p "$app"
 # Intermediate files of their own: a self-contained build beside the ordinary one would leave its traces there. The
 # programs go to one folder and share the runtime.
-for project in tests/LightningAttn.TorchSharp.Tests benchmarks/LightningAttn.Benchmarks samples/CharLm samples/Serve; do
+for project in tests/LightningAttn.TorchSharp.Tests benchmarks/LightningAttn.Benchmarks samples/CharLm samples/Serve \
+    samples/MiniMax; do
     dotnet publish "$project" -c Release -r "$rid" --self-contained -p:TorchBackend=external -p:DebugType=none \
         --artifacts-path "$out/obj" -o "$app" --nologo -v quiet
 done

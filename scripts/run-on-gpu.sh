@@ -8,6 +8,8 @@
 #   run-on-gpu.sh sample --data PATH [arguments of CharLm]  trains a small language model on a file or folder
 #   run-on-gpu.sh serve [arguments of Serve]                many generation streams at a time; --verify compares each of
 #                                                           them with the same prompt served alone
+#   run-on-gpu.sh minimax [arguments of MiniMax]            a MiniMax decoder; without arguments it is compared with what
+#                                                           transformers computed from two tiny checkpoints
 #   run-on-gpu.sh sanitize [native | test]                  under compute-sanitizer: native tests that reach every kernel
 #                                                           (memcheck, racecheck, initcheck; no PyTorch) and a subset of
 #                                                           the GPU tests (memcheck); or one of the two
@@ -21,6 +23,7 @@ readonly tests=LightningAttn.TorchSharp.Tests
 readonly benchmark=LightningAttn.Benchmarks
 readonly sample=CharLm
 readonly serve=Serve
+readonly minimax=MiniMax
 readonly package=lightning-attn-gpu
 
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -158,5 +161,12 @@ case $what in
         use_torch
         exec "$app/$serve" "$@"
         ;;
-    *) die "'$what' is none of test, native, benchmark, sample, serve, sanitize" ;;
+    minimax)
+        use_torch
+        [[ $# == 0 ]] || exec "$app/$minimax" "$@"
+        for folder in "$app"/data/minimax/*/; do
+            "$app/$minimax" --checkpoint "$folder" --verify "$folder/reference.safetensors"
+        done
+        ;;
+    *) die "'$what' is none of test, native, benchmark, sample, serve, minimax, sanitize" ;;
 esac
