@@ -142,6 +142,21 @@ TEST_P(Varlen, Pool) {
         }
 }
 
+// Several jobs for each multiprocessor one after the other, some of a single chunk, with and without initial states.
+TEST_P(Varlen, PoolOfManyShortSequences) {
+    PackedCase c = target_case();
+    c.lengths = {1, 70, 1, 0, 130, 64, 1, 3};
+    c.heads_qk = c.heads_v = GetParam().device == LATTN_CPU ? 2 : device().multiprocessors();
+    c.d = 128;
+    c.e = 64;
+    c.scale = 0.1;
+    c.slot_count = 9;
+    c.slots = {4, 8, 0, 3, 2, 7, -1, 1};
+    check_packed_forward(c, on_device());
+    c.has_initial = {1, 0, 0, 1, 1, 0, 1, 1};
+    check_packed_forward(c, on_device());
+}
+
 // A slot outside the pool is none on CUDA, and an error on the CPU.
 TEST_P(Varlen, SlotsOutsideThePool) {
     if (GetParam().device == LATTN_CPU) GTEST_SKIP() << "an error on the CPU";

@@ -3,10 +3,13 @@
 #include <climits>
 #include <cstring>
 
+#include "cuda/segmented_scan/segmented_scan_config.h"
+
 namespace lattn::cuda {
 namespace {
 
 constexpr int64_t kElementBytes = 2;
+constexpr int64_t kStateBytes = 4;
 constexpr int64_t kAlignment = 16;
 constexpr int64_t kStrideLimit = int64_t{1} << 40; // bytes
 constexpr uint32_t kBoxColumns = 64;
@@ -19,6 +22,24 @@ Status check_stride(const BoxedView& tensor, const char* axis, int64_t size, int
                  "the Hopper kernel needs a stride of %s along %s that is positive and a multiple of %lld elements, "
                  "not %lld",
                  tensor.name, axis, static_cast<long long>(kAlignment / kElementBytes), static_cast<long long>(stride));
+}
+
+// A tensor of four axes, the innermost first, whose boxes are of `columns` by `rows` elements.
+Status encode_map(const Driver& driver, const char* name, CUtensorMapDataType type, void* data,
+                  const cuuint64_t (&sizes)[4], const cuuint64_t (&strides)[3], uint32_t columns, uint32_t rows,
+                  ptx::TensorMap& encoded) {
+    const cuuint32_t box[4] = {columns, rows, 1, 1};
+    const cuuint32_t steps[4] = {1, 1, 1, 1};
+    CUtensorMap map;
+    LATTN_RETURN_IF_ERROR(
+        check_driver(driver,
+                     driver.TensorMapEncodeTiled(&map, type, 4, data, sizes, strides, box, steps,
+                                                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+                     "cuTensorMapEncodeTiled", name));
+    static_assert(sizeof(map) == sizeof(encoded));
+    std::memcpy(&encoded, &map, sizeof(map));
+    return ok();
 }
 
 } // namespace
@@ -53,19 +74,37 @@ Status encode_boxed(const Driver& driver, const lattn_problem& problem, const Bo
     const cuuint64_t strides[3] = {stride_bytes(problem.tokens, tensor.view.stride_n),
                                    stride_bytes(tensor.heads, tensor.view.stride_h),
                                    stride_bytes(stored_batch(problem), tensor.view.stride_b)};
-    const cuuint32_t box[4] = {kBoxColumns, tokens, 1, 1};
-    const cuuint32_t steps[4] = {1, 1, 1, 1};
+    return encode_map(driver, tensor.name, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, tensor.view.data, sizes, strides,
+                      kBoxColumns, tokens, boxed.map);
+}
 
-    CUtensorMap map;
-    LATTN_RETURN_IF_ERROR(check_driver(
-        driver,
-        driver.TensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, tensor.view.data, sizes, strides, box,
-                                    steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
-        "cuTensorMapEncodeTiled", tensor.name));
-    static_assert(sizeof(map) == sizeof(boxed.map));
-    std::memcpy(&boxed.map, &map, sizeof(map));
-    return ok();
+bool can_box_states(const lattn_problem& problem, const lattn_pool& pool) {
+    const auto fits = [](int64_t size, int64_t stride) {
+        const int64_t bytes = stride * kStateBytes;
+        return size <= 1 || (bytes > 0 && bytes < kStrideLimit && bytes % kAlignment == 0);
+    };
+    const lattn_state_view& states = pool.states;
+    return pool.state_dtype == LATTN_FLOAT32 && pool.slot_count >= 1 && pool.slot_count <= INT_MAX &&
+           reinterpret_cast<uintptr_t>(states.data) % static_cast<uintptr_t>(kAlignment) == 0 && states.stride_e == 1 &&
+           fits(problem.head_dim_qk, states.stride_d) && fits(problem.heads_v, states.stride_h) &&
+           fits(pool.slot_count, states.stride_b);
+}
+
+Status encode_boxed_states(const Driver& driver, const lattn_problem& problem, const lattn_pool& pool, uint32_t rows,
+                           ptx::TensorMap& boxed) {
+    const lattn_state_view& states = pool.states;
+    // Of an axis of one element any stride will do that the driver takes.
+    const auto stride_bytes = [&](int64_t size, int64_t stride) {
+        return static_cast<cuuint64_t>((size > 1 ? stride : states.stride_d) * kStateBytes);
+    };
+    const cuuint64_t sizes[4] = {static_cast<cuuint64_t>(problem.head_dim_v),
+                                 static_cast<cuuint64_t>(problem.head_dim_qk), static_cast<cuuint64_t>(problem.heads_v),
+                                 static_cast<cuuint64_t>(pool.slot_count)};
+    const cuuint64_t strides[3] = {stride_bytes(problem.head_dim_qk, states.stride_d),
+                                   stride_bytes(problem.heads_v, states.stride_h),
+                                   stride_bytes(pool.slot_count, states.stride_b)};
+    return encode_map(driver, "the pool", CU_TENSOR_MAP_DATA_TYPE_FLOAT32, states.data, sizes, strides,
+                      kStateBoxColumns, rows, boxed);
 }
 
 } // namespace lattn::cuda

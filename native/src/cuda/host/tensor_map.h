@@ -22,4 +22,11 @@ Status check_boxed(const lattn_problem& problem, const BoxedView& tensor);
 Status encode_boxed(const Driver& driver, const lattn_problem& problem, const BoxedView& tensor, uint32_t tokens,
                     BoxedTensor& boxed);
 
+// Whether the copy engine can address the states of a pool: fp32, columns without gaps.
+bool can_box_states(const lattn_problem& problem, const lattn_pool& pool);
+
+// For such a pool; boxes of kStateBoxColumns columns of `rows` rows.
+Status encode_boxed_states(const Driver& driver, const lattn_problem& problem, const lattn_pool& pool, uint32_t rows,
+                           ptx::TensorMap& boxed);
+
 } // namespace lattn::cuda

@@ -29,11 +29,12 @@ struct JobWarp : ScanLayout<T, kRowDim, kSums, true> {
         }
     }
 
-    // The state that a job starts from, for it comes from DRAM.
-    __device__ static void prefetch_state(const CallScan& call, const PackedJob& job) {
+    // The state in the pool that a job starts from, for it comes from DRAM.
+    __device__ static void prefetch_state(const PackedCall& packed, const PackedJob& job) {
+        const CallScan& call = packed.call;
         const SequenceScan& p = job.sequence;
-        const int bytes = p.prefetched_row_bytes;
-        if (bytes == 0) return;
+        const int bytes = packed.prefetched_row_bytes;
+        if (bytes == 0 || p.initial.data == nullptr || p.split) return;
         const int element_bytes = bytes / Layout::Config::kValueCols;
         const char* row = reinterpret_cast<const char*>(p.initial.data) +
                           job.head * p.initial.stride_h * element_bytes + job.slice * bytes;
@@ -109,7 +110,7 @@ struct JobWarp : ScanLayout<T, kRowDim, kSums, true> {
             const bool needed = set_job(params.call, part, index % params.jobs_per_part, job);
             __syncwarp();
             if (!needed) continue;
-            prefetch_state(params.call, job);
+            prefetch_state(params, job);
             turn = ptx::opaque(turn);
             Layout::arrive_warp(shared.packed.job_full[turn % kJobs]);
             ptx::mbarrier_wait(shared.packed.weights_empty[turn % kJobWeights], turn / kJobWeights % 2 ^ 1);

@@ -99,6 +99,14 @@ struct ScanLayout {
     // Warps that walk the jobs of a packed batch: all but the one that hands them out.
     static constexpr int kJobReaders = (kWithOutput ? Config::kScanThreads : SumConfig::kPackedThreads) / 32 - 1;
 
+    // Whether states of a packed batch may be read and written by tensor copies: into places of the ring of stages, and
+    // from the buffers of X^T. Each has room for one part.
+    static constexpr bool kCopiesStates = kPacked && kWithOutput && Config::kBeforeInRegisters;
+    static constexpr int kStateColumnBytes = kRowDim / kStateParts * 128; // of 32 columns of a part of a state
+    // An output group does not look at the stages that hold states. If two chunks and the states before them fit into
+    // the ring, the X^T of its last chunk tells it that no phase it skips is still to come.
+    static_assert(!kCopiesStates || kStages >= Config::kOutputGroups * (1 + kStateParts));
+
     using ChunkTile = float[32]; // 64 x 64 in a warpgroup's accumulators
     using OperandA = uint32_t[4];
 
@@ -299,6 +307,27 @@ struct ScanLayout {
     __device__ static int closing_chunk(const SequenceScan& p, const Job& job) {
         const bool has_short = job.first_chunk <= p.short_chunk && p.short_chunk < job.end_chunk;
         return has_short ? p.short_chunk : job.end_chunk - 1;
+    }
+
+    // A sequence that is cut starts from a copy in the workspace.
+    __device__ static bool reads_copied_state(const SequenceScan& p) {
+        return p.copied_slot >= 0 && p.initial.data != nullptr && !p.split;
+    }
+
+    // Places of the ring of stages that hold the state a job starts from, ahead of its chunks.
+    __device__ static int places_of_state(const Current& current) {
+        if constexpr (kCopiesStates)
+            return reads_copied_state(current.sequence()) ? kStateParts : 0;
+        else
+            return 0;
+    }
+
+    // Whether the buffers of X^T take the state that a job ends with, after the X^T of its chunks.
+    __device__ static bool copies_final_state(const Current& current) {
+        if constexpr (kCopiesStates)
+            return current.sequence().copied_slot >= 0 && current.end_chunk() == current.sequence().end_chunk;
+        else
+            return false;
     }
 
     __device__ static ptx::Keep keep_of_output(const CallScan& call) {

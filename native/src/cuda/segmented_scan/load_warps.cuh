@@ -43,13 +43,15 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         }
     };
 
-    // Calls load(current, job, chunk, place) for every chunk of this CTA, with a place in the ring that is free.
-    template <int kPlaces, typename Load>
+    // Calls begin(current, job, ring) for every job of this CTA, and load(current, job, chunk, place) for its chunks,
+    // with a place in the ring that is free.
+    template <int kPlaces, typename Begin, typename Load>
     __device__ static void for_each_chunk(const Params& params, Shared& shared, ptx::Mbarrier (&empty)[kPlaces],
-                                          Load load) {
+                                          Begin begin, Load load) {
         typename Layout::template Ring<kPlaces> ring;
         Layout::for_each_job(params, shared, [&](const Current& current) {
             const Job job = current.job();
+            begin(current, job, ring);
 #pragma unroll 1
             for (int chunk = job.first_chunk; chunk < current.end_chunk(); ++chunk, ring.advance()) {
                 ptx::mbarrier_wait(empty[ring.index], ring.parity ^ 1);
@@ -64,6 +66,28 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         ptx::mbarrier_arrive_expect_bytes(full, sizeof(Stage));
         Source(params.b, job, job.row_part * kSumRows).load(stage.b, first_token, full);
         Source(params.c, job, job.value_column()).load(stage.c, first_token, full);
+    }
+
+    // The state that a job starts from, where tensor copies read it.
+    __device__ static void load_state(const Params& params, const Current& current, const Job& job, Shared& shared,
+                                      typename Layout::template Ring<Layout::kStages>& ring) {
+        constexpr int kRows = Layout::Config::kStateBoxRows;
+        constexpr int kBoxesPerColumns = kRowDim / kStateParts / kRows;
+#pragma unroll 1
+        for (int part = 0; part < Layout::places_of_state(current); ++part, ring.advance()) {
+            ptx::mbarrier_wait(shared.empty[ring.index], ring.parity ^ 1);
+            if (ptx::elect_one()) {
+                char* to = shared.stage[ring.index].b;
+                ptx::mbarrier_arrive_expect_bytes(shared.full[ring.index], sizeof(Stage::b));
+#pragma unroll 1
+                for (int box = 0; box < 2 * kBoxesPerColumns; ++box)
+                    ptx::load_box(to + box * kRows * 128, params.pool_map, shared.full[ring.index],
+                                  {job.value_column() + box / kBoxesPerColumns * kStateBoxColumns,
+                                   (part * kBoxesPerColumns + box % kBoxesPerColumns) * kRows, job.head,
+                                   current.sequence().copied_slot});
+            }
+            __syncwarp();
+        }
     }
 
     // Zeros beyond the first `tokens` rows of tiles.
@@ -82,7 +106,10 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
     // b and c. The last chunk of a sequence in a packed batch reaches into the next one, whose tokens are cleared
     // before anyone sees them: a product with a weight of zero is a number only if its other factor is one.
     __device__ static void run(const Params& params, Shared& shared) {
-        for_each_chunk(params, shared, shared.empty, [&](const Current& current, const Job& job, int chunk, int place) {
+        const auto begin = [&](const Current& current, const Job& job, auto& ring) {
+            if constexpr (Layout::kCopiesStates) load_state(params, current, job, shared, ring);
+        };
+        const auto load = [&](const Current& current, const Job& job, int chunk, int place) {
             ptx::Mbarrier* full = &shared.full[place];
             bool closes = false;
             if constexpr (kPacked) {
@@ -95,7 +122,8 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
             __syncwarp();
             if constexpr (kPacked && !kWithOutput)
                 if (closes) close(current, chunk, place, shared);
-        });
+        };
+        for_each_chunk(params, shared, shared.empty, begin, load);
     }
 
     // The closing chunk of a job: once it is there, what is not of its sequence is cleared, and it is given out.
@@ -122,6 +150,7 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         Layout::for_each_job(params, shared, [&](const Current& current) {
             const Job job = current.job();
             const int chunk = Layout::closing_chunk(current.sequence(), job);
+            first_place += Layout::places_of_state(current);
             close(current, chunk, (first_place + chunk - job.first_chunk) % Layout::kStages, shared);
             first_place = (first_place + job.end_chunk - job.first_chunk) % Layout::kStages;
         });
@@ -130,14 +159,15 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
     // a: what it holds of another sequence's tokens meets nothing but their own output, which is not stored.
     __device__ static void run_rows(const Params& params, Shared& shared) {
         auto& exchange = shared.exchange;
+        const auto load = [&](const Current& current, const Job& job, int chunk, int place) {
+            if (!ptx::elect_one()) return;
+            ptx::mbarrier_arrive_expect_bytes(exchange.rows_full[place], sizeof(exchange.rows[0]));
+            Source(params.a, job, 0)
+                .load(exchange.rows[place], Layout::first_token(current.call(), current.sequence(), chunk),
+                      exchange.rows_full[place], Layout::keep_of_output(current.call()));
+        };
         for_each_chunk(
-            params, shared, exchange.rows_empty, [&](const Current& current, const Job& job, int chunk, int place) {
-                if (!ptx::elect_one()) return;
-                ptx::mbarrier_arrive_expect_bytes(exchange.rows_full[place], sizeof(exchange.rows[0]));
-                Source(params.a, job, 0)
-                    .load(exchange.rows[place], Layout::first_token(current.call(), current.sequence(), chunk),
-                          exchange.rows_full[place], Layout::keep_of_output(current.call()));
-            });
+            params, shared, exchange.rows_empty, [](const auto&...) {}, load);
     }
 };
 

@@ -226,6 +226,27 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         }
     }
 
+    // A part of the state that a job ends with, out of the buffer of X^T that the state warps have filled with it.
+    __device__ static void store_final_state(const Params& params, const Current& current, Shared& shared, int part,
+                                             int buffer, uint32_t parity) {
+        constexpr int kRows = Config::kStateBoxRows;
+        auto& exchange = shared.exchange;
+        ptx::mbarrier_wait(exchange.state_full[buffer], parity);
+        if (threadIdx.x % 32 == 0) {
+            const Job job = current.job();
+            const int warp = static_cast<int>(this_thread() / 32 % 4);
+#pragma unroll
+            for (int columns = 0; columns < 2; ++columns)
+                ptx::store_box(params.pool_map,
+                               exchange.state[buffer] + columns * Layout::kStateColumnBytes + warp * kRows * 128,
+                               {job.value_column() + columns * kStateBoxColumns,
+                                part * kRowDim / kStateParts + warp * kRows, job.head, current.sequence().copied_slot});
+            ptx::commit_stores();
+            ptx::wait_stores_read<0>();
+        }
+        Layout::arrive_at_state(exchange.state_empty[buffer]);
+    }
+
     struct Rings {
         typename Layout::template Ring<kStages> stage;
         typename Layout::template Ring<Config::kRowStages> rows;
@@ -286,6 +307,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         int next = group; // of this group's chunks, counted from the job's first one
         Layout::for_each_job(params, shared, [&](const Current& current) {
             const Weights weights(current.call(), current.rate());
+            if constexpr (Layout::kCopiesStates) rings.stage.advance(Layout::places_of_state(current));
             const int chunks = current.job().end_chunk - current.job().first_chunk;
 #pragma unroll 1
             for (; next < chunks; next += Config::kOutputGroups) {
@@ -302,6 +324,12 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
                 rings.out.advance();
             }
             next -= chunks;
+            if constexpr (Layout::kCopiesStates) {
+                if (Layout::copies_final_state(current)) {
+                    store_final_state(params, current, shared, next, rings.state.index, rings.state.parity);
+                    rings.state.advance(kStateParts);
+                }
+            }
         });
         if (threadIdx.x % 32 == 0) ptx::wait_stores();
     }

@@ -87,6 +87,7 @@ public:
         scan_.workspace = workspace<float>(plan_.states);
         scan_.state_type = packed_.pool_type;
         scan_.b_and_c_recur = plan_.may_cut;
+        LATTN_RETURN_IF_ERROR(box_states());
         if (!plan_.few) LATTN_RETURN_IF_ERROR(launch_table());
         const int64_t multiprocessors = device_.multiprocessors();
         if (plan_.may_cut) {
@@ -107,12 +108,34 @@ private:
         return reinterpret_cast<T*>(static_cast<char*>(call_.workspace) + offset);
     }
 
+    // Where registers hold the state, copies bring it there.
+    Status box_states() {
+        copies_states_ =
+            call_.pool != nullptr && plan_.outside_entries == 0 && can_box_states(call_.problem, *call_.pool);
+        if (!copies_states_) return ok();
+        const auto rows = static_cast<uint32_t>(state_box_rows(plan_.row_parts * kSumRows));
+        return encode_boxed_states(device_.driver(), call_.problem, *call_.pool, rows, pool_map_);
+    }
+
+    // Whole rows of value slices, at multiples of 16 bytes.
+    int32_t prefetched_row_bytes() const {
+        constexpr int64_t kValueCols = SegmentedScanConfig<64>::kValueCols;
+        const int64_t element_bytes = packed_.pool_type == kPoolFloat32 ? 4 : 2;
+        const auto aligned = [&](int64_t stride) { return stride * element_bytes % 16 == 0; };
+        const bool rows = packed_.pool != nullptr && packed_.stride_column == 1 &&
+                          call_.value_dim() % kValueCols == 0 && reinterpret_cast<uintptr_t>(packed_.pool) % 16 == 0 &&
+                          aligned(packed_.stride_slot) && aligned(packed_.stride_h) && aligned(packed_.stride_row);
+        return rows && !copies_states_ ? static_cast<int32_t>(kValueCols * element_bytes) : 0;
+    }
+
     void set_call(PackedCall& packed) const {
         packed.call = scan_;
         packed.packed = packed_;
         packed.padding = clear_padding_params(call_);
         packed.multiprocessors = device_.multiprocessors();
         packed.may_cut = plan_.may_cut;
+        packed.copies_states = copies_states_;
+        packed.prefetched_row_bytes = prefetched_row_bytes();
         packed.state_floats = static_cast<int32_t>(plan_.state_floats);
         packed.outside_entries = static_cast<int32_t>(plan_.outside_entries);
         packed.initial_copies = workspace<char>(plan_.copies);
@@ -141,6 +164,7 @@ private:
         params.b = scan_.b;
         params.c = scan_.c;
         params.out = scan_.out;
+        params.pool_map = pool_map_;
         if (scan_.written == kElementOut) {
             const auto element_bytes = static_cast<int64_t>(dtype_bytes(call_.problem.dtype));
             params.out_data = static_cast<char*>(call_.out.view.data);
@@ -168,6 +192,8 @@ private:
     PackedPlan plan_;
     PackedBatch packed_;
     SegmentedScanParams scan_{}; // of all tokens as one sequence
+    bool copies_states_ = false;
+    ptx::TensorMap pool_map_{};
 };
 
 } // namespace

@@ -55,24 +55,14 @@ struct PackedSequence {
         return p.initial_copies + sequence.first / kCutSequenceTokens * state * state_bytes(p);
     }
 
-    // Whole rows of value slices, at multiples of 16 bytes.
-    __device__ static void set_prefetch(const PackedCall& p, SequenceScan& scan) {
-        constexpr int kValueCols = SegmentedScanConfig<64>::kValueCols;
-        const auto bytes = [&](int64_t elements) { return elements * state_bytes(p); };
-        const bool aligned = reinterpret_cast<uintptr_t>(scan.initial.data) % 16 == 0 &&
-                             bytes(scan.initial.stride_row) % 16 == 0 && bytes(scan.initial.stride_h) % 16 == 0;
-        if (scan.split || !aligned || scan.initial.stride_column != 1 || p.call.value_dim % kValueCols != 0) return;
-        scan.prefetched_row_bytes = static_cast<int32_t>(bytes(kValueCols));
-    }
-
     __device__ static void set_states(const PackedCall& p, const Sequence& sequence, SequenceScan& scan) {
+        scan.copied_slot = p.copies_states ? static_cast<int>(sequence.entry) : -1;
         if (p.packed.pool == nullptr) return;
         float* slot = reinterpret_cast<float*>(slot_at(p, sequence));
         const KeptState in_pool{slot, 0, p.packed.stride_h, p.packed.stride_row, p.packed.stride_column};
         scan.final = in_pool;
         if (!sequence.reads_state) return;
         scan.initial = in_pool;
-        set_prefetch(p, scan);
         if (!scan.split) return;
         scan.initial = {reinterpret_cast<float*>(initial_copy(p, sequence)), 0,
                         int64_t{p.call.row_dim} * p.call.value_dim, p.call.value_dim, 1};
@@ -153,8 +143,8 @@ struct PackedSequence {
         }
         const int64_t stride = sizeof(Word) > 4 ? sizeof(Word) : p.packed.stride_column * bytes;
         for (int row = worker; row < rows; row += workers) {
-            char* from = slot + (row / p.call.row_dim * p.packed.stride_h + row % p.call.row_dim * p.packed.stride_row) *
-                                    bytes;
+            char* from =
+                slot + (row / p.call.row_dim * p.packed.stride_h + row % p.call.row_dim * p.packed.stride_row) * bytes;
             for (int word = lane; word < row_words; word += 32)
                 visit(*reinterpret_cast<Word*>(from + word * stride), to + int64_t{row} * row_words + word);
         }

@@ -17,6 +17,7 @@
 #include "segmented_scan/job_warp.cuh"
 #include "segmented_scan/load_warps.cuh"
 #include "segmented_scan/output_warps.cuh"
+#include "segmented_scan/packed_state_warps.cuh"
 #include "segmented_scan/state_warps.cuh"
 
 namespace lattn::cuda {
@@ -111,7 +112,10 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSums, kPacked> {
         if (group == 0) {
             if constexpr (kWithOutput)
                 ptx::take_registers<kPacked ? Config::kPackedStateRegisters : Config::kStateRegisters>();
-            StateWarps<T, kRowDim, kSums, kPacked>::run(p, shared);
+            if constexpr (Layout::kCopiesStates)
+                PackedStateWarps<T, kRowDim>::run(p, shared);
+            else
+                StateWarps<T, kRowDim, kSums, kPacked>::run(p, shared);
             // No kernel is complete before the one before it is.
             if constexpr (!kPacked)
                 if (p.overlaps) ptx::wait_for_prior_kernel();

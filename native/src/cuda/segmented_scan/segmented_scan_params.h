@@ -66,8 +66,7 @@ struct SequenceScan {
     int32_t short_chunk; // the one that may have fewer tokens: forwards the last, backwards the first
     int32_t short_tokens;
     int32_t token_offset; // in a packed batch
-    // In a packed batch: the bytes of a row of a value slice of `initial`, 0 if it is not to be prefetched.
-    int32_t prefetched_row_bytes;
+    int32_t copied_slot;  // in a packed batch: that of its states if tensor copies move them, -1 if threads do
 };
 
 // What a scan is told besides its tensors.
@@ -112,10 +111,12 @@ struct PackedCall {
     PackedBatch packed;
     ClearPaddingParams padding; // of the output; data NULL: it has none
     int32_t multiprocessors;
-    int32_t may_cut;         // whether a sequence can be long enough
-    int32_t state_floats;    // of a state in the workspace
-    int32_t outside_entries; // of a sequence in the workspace, besides those of its sums
-    char* initial_copies;    // [tokens / kCutSequenceTokens + 1, heads, A, E] of the pool's type, written
+    int32_t may_cut;              // whether a sequence can be long enough
+    int32_t copies_states;        // whether tensor copies move the states of the pool
+    int32_t prefetched_row_bytes; // of a value slice of a state that threads read, 0: it is not to be prefetched
+    int32_t state_floats;         // of a state in the workspace
+    int32_t outside_entries;      // of a sequence in the workspace, besides those of its sums
+    char* initial_copies;         // [tokens / kCutSequenceTokens + 1, heads, A, E] of the pool's type, written
 };
 
 // Sequences that the lanes of a warp can know.
@@ -130,6 +131,7 @@ struct PackedPart {
 // What one of the passes walks.
 struct PackedScanParams : PackedCall {
     BoxedTensor a, b, c, out; // as above, B = 1
+    ptx::TensorMap pool_map;  // [slots, H, A, E] of fp32, if copies_states
     // 1: there are at most kFewSequences, none of which is cut. Each CTA finds out itself what they are, and clears
     // what belongs to none, so that this is the only kernel. 0: a kernel before this one has written what follows.
     int32_t few;

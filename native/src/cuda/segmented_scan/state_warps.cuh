@@ -147,7 +147,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
                threadIdx.x % kGroupThreads;
     }
 
-    // Whether this is a square fp32 state without gaps, which a packed batch's pool has as a rule.
+    // Whether this is a square fp32 state without gaps, as the copies of the initial states of cut sequences have it.
     __device__ static bool is_plain(const CallScan& call, const KeptState& state) {
         return call.row_dim == kRowDim && call.value_dim == kRowDim && call.state_type == kPoolFloat32 &&
                state.stride_row == kRowDim && state.stride_column == 1;
@@ -172,16 +172,6 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         else
             for_each_kept_value(current.call(), state, job,
                                 [&](int i, const auto& element) { before.set(i, to_float(element)); });
-    }
-
-    __device__ static void write_pool_state(const Current& current, const Job& job, float decay, const Before& before,
-                                            const State& sum) {
-        const KeptState& state = current.sequence().final;
-        if (is_plain(current.call(), state))
-            for_each_plain_value(state, job,
-                                 [&](int i, float& element) { element = combined(decay, before[i], sum[i]); });
-        else
-            write_final_state(current, job, decay, before, sum);
     }
 
     __device__ static Before state_before(const Current& current, const Job& job, const Sums& sums) {
@@ -284,6 +274,8 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
     // Weights of this thread's tokens of a chunk.
     struct Weights {
         typename Layout::ChunkWeights step;
+
+        Weights() = default;
 
         __device__ Weights(const CallScan& call, float rate, int tokens) {
             tokens = ptx::opaque(tokens); // or weights that are formed for every chunk would stay in registers
@@ -516,10 +508,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         } else if (p.final.data != nullptr && job.end_chunk == p.end_chunk) {
             const int begin = sums_of(current, rate).first_chunk(job.end_chunk - 1);
             const float decay = expf(-rate * tokens_between<Config>(p, begin, job.end_chunk));
-            if constexpr (kPacked && Config::kBeforeInRegisters)
-                write_pool_state(current, job, decay, before, sum);
-            else
-                write_final_state(current, job, decay, before, sum);
+            write_final_state(current, job, decay, before, sum);
         }
     }
 

@@ -207,12 +207,13 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuui
                                 const cuuint32_t* steps, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
                                 CUtensorMapL2promotion, CUtensorMapFloatOOBfill fill) {
     if (contexts == 0) return CUDA_ERROR_INVALID_CONTEXT;
-    if (type != CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 || rank != 4 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE ||
-        fill != CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
+    const bool is_float = type == CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
+    if ((!is_float && type != CU_TENSOR_MAP_DATA_TYPE_BFLOAT16) || rank != 4 ||
+        interleave != CU_TENSOR_MAP_INTERLEAVE_NONE || fill != CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
         return CUDA_ERROR_NOT_SUPPORTED;
     TensorLayout layout{};
     layout.data = data;
-    layout.element_bytes = 2;
+    layout.element_bytes = is_float ? 4 : 2;
     for (int axis = 0; axis < 4; ++axis) {
         if (steps[axis] != 1) return CUDA_ERROR_NOT_SUPPORTED;
         layout.sizes[axis] = static_cast<int64_t>(sizes[axis]);
