@@ -57,8 +57,9 @@ endif()
 # the library and finds it there, also in the package for GPU machines.
 if(GTest_FOUND AND LATTN_CUDA_FOUND)
     file(GLOB gpu_test_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/native/tests/gpu/*.cpp)
-    add_executable(lattn_gpu_tests ${gpu_test_sources})
-    target_include_directories(lattn_gpu_tests PRIVATE ${PROJECT_SOURCE_DIR}/native/tests)
+    add_executable(lattn_gpu_tests ${gpu_test_sources} ${PROJECT_SOURCE_DIR}/native/src/common/platform.cpp)
+    target_include_directories(lattn_gpu_tests PRIVATE ${PROJECT_SOURCE_DIR}/native/src
+        ${PROJECT_SOURCE_DIR}/native/tests)
     target_include_directories(lattn_gpu_tests SYSTEM PRIVATE ${LATTN_CUDA_INCLUDE})
     target_link_libraries(lattn_gpu_tests PRIVATE lightning_attn GTest::gtest_main ${CMAKE_DL_LIBS})
     lattn_compile_options(lattn_gpu_tests)
@@ -91,6 +92,9 @@ if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT LATTN_SANITIZE)
             -DHEADER=${PROJECT_SOURCE_DIR}/native/include/lightning_attn.h -DMAX_GLIBC=2.34
             -P ${PROJECT_SOURCE_DIR}/cmake/CheckSymbols.cmake)
 endif()
+
+add_test(NAME sources.platform
+    COMMAND ${CMAKE_COMMAND} -DNATIVE=${PROJECT_SOURCE_DIR}/native -P ${PROJECT_SOURCE_DIR}/cmake/CheckPlatform.cmake)
 
 if(LATTN_CUDA_FOUND)
     add_executable(lattn_kernels ${PROJECT_SOURCE_DIR}/native/tools/lattn_kernels.cpp)

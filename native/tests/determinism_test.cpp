@@ -5,8 +5,8 @@
 #include <iostream>
 #include <thread>
 
+#include "child_process.h"
 #include "problem.h"
-#include "process.h"
 
 namespace lattn::test {
 namespace {

@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <string>
 
+#include "child_process.h"
 #include "lightning_attn.h"
-#include "process.h"
 
 namespace lattn::test {
 namespace {

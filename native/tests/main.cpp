@@ -1,4 +1,4 @@
-#include "process.h"
+#include "child_process.h"
 
 int main(int argc, char** argv) {
     ::testing::InitGoogleTest(&argc, argv);

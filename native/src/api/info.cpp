@@ -4,6 +4,7 @@
 #include <string>
 
 #include "common/dtype.h"
+#include "common/platform.h"
 #include "common/problem.h"
 #include "cpu/cpu.h"
 #include "cuda/cuda.h"
@@ -16,18 +17,6 @@
 #endif
 #ifndef LATTN_CUDA_ARCHITECTURES
 #define LATTN_CUDA_ARCHITECTURES "none"
-#endif
-
-#if defined(__clang__)
-#define LATTN_COMPILER "clang " __clang_version__
-#elif defined(__GNUC__)
-#define LATTN_COMPILER "gcc " __VERSION__
-#elif defined(_MSC_VER)
-#define LATTN_STRINGIZE_VALUE(x) #x
-#define LATTN_STRINGIZE(x) LATTN_STRINGIZE_VALUE(x)
-#define LATTN_COMPILER "msvc " LATTN_STRINGIZE(_MSC_FULL_VER)
-#else
-#define LATTN_COMPILER "unknown"
 #endif
 
 #if defined(_OPENMP)

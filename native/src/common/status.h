@@ -4,13 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common/platform.h"
 #include "lightning_attn.h"
-
-#if defined(__GNUC__)
-#define LATTN_PRINTF_LIKE __attribute__((format(printf, 2, 3)))
-#else
-#define LATTN_PRINTF_LIKE
-#endif
 
 namespace lattn {
 
@@ -26,7 +21,7 @@ inline Status ok() {
 }
 
 // Stores the formatted message as this thread's last error and returns `code`.
-LATTN_PRINTF_LIKE Status error(lattn_status code, const char* format, ...);
+LATTN_PRINTF_LIKE(2, 3) Status error(lattn_status code, const char* format, ...);
 
 const char* last_error();
 

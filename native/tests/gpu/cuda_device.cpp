@@ -4,28 +4,15 @@
 #include <stdexcept>
 #include <string>
 
+#include "common/platform.h"
 #include "gpu/device.h"
-
-#if defined(_WIN32)
-#ifndef NOMINMAX
-#define NOMINMAX
-#endif
-#include <windows.h>
-#else
-#include <dlfcn.h>
-#endif
 
 namespace lattn::test {
 namespace {
 
 class Library {
 public:
-    Library() {
-#if defined(_WIN32)
-        handle_ = reinterpret_cast<void*>(LoadLibraryA("nvcuda.dll"));
-#else
-        handle_ = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-#endif
+    Library() : handle_(open_library(kCudaDriver)) {
         if (handle_ == nullptr) throw std::runtime_error("the NVIDIA driver cannot be opened");
     }
 
@@ -37,16 +24,11 @@ public:
 
     template <typename Function>
     void bind_if_present(const char* name, Function& function) const {
-#if defined(_WIN32)
-        void* address = reinterpret_cast<void*>(GetProcAddress(reinterpret_cast<HMODULE>(handle_), name));
-#else
-        void* address = dlsym(handle_, name);
-#endif
-        function = reinterpret_cast<Function>(address);
+        function = reinterpret_cast<Function>(find_symbol(handle_, name));
     }
 
 private:
-    void* handle_; // stays open for the life of the process
+    void* handle_;
 };
 
 class CudaDevice : public Device {

@@ -123,19 +123,19 @@ LATTN_INLINE void store_elements(double* destination, const Vec<double>& value) 
 
 #if defined(LATTN_VECTOR_EXTENSIONS)
 
-typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
-typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
+typedef uint32_t Words LATTN_VECTOR(kVectorBytes);
+typedef uint16_t Halves LATTN_VECTOR(kVectorBytes / 2);
 
 template <typename Element>
 LATTN_INLINE Vec<float> load_elements(const Element* source) {
     Halves halves;
     memcpy(&halves, source, sizeof(halves));
-    return widen<Words, Vec<float>>(Element{}, __builtin_convertvector(halves, Words));
+    return widen<Words, Vec<float>>(Element{}, LATTN_CONVERT_VECTOR(halves, Words));
 }
 
 template <typename Element>
 LATTN_INLINE void store_elements(Element* destination, const Vec<float>& value) {
-    const Halves halves = __builtin_convertvector(narrow<Words, Vec<float>>(Element{}, value), Halves);
+    const Halves halves = LATTN_CONVERT_VECTOR(narrow<Words, Vec<float>>(Element{}, value), Halves);
     memcpy(destination, &halves, sizeof(halves));
 }
 

@@ -1,7 +1,5 @@
 // One token of one head. A strip of columns is carried through all rows of the state, so each element of the state is
 // read once, written once, and rounded once.
-#include <math.h>
-
 #include "cpu/isa/kernels.h"
 
 namespace lattn::cpu::LATTN_CPU_ISA {
@@ -11,13 +9,6 @@ namespace {
 constexpr int kStripVectors = 4;
 template <typename T>
 constexpr int64_t kStrip = kStripVectors* kLanes<T>;
-
-float decay(float rate) {
-    return expf(-rate);
-}
-double decay(double rate) {
-    return exp(-rate);
-}
 
 // A strip of columns of any stride, as many as a full strip or fewer.
 template <typename Element>
@@ -60,7 +51,7 @@ LATTN_INLINE void decode_strip(const DecodeHead& head, int64_t begin, const Vec<
     using T = Arithmetic<Element>;
     const T* q = static_cast<const T*>(head.q);
     const T* k = static_cast<const T*>(head.k);
-    const Vec<T> factor = broadcast(decay(*static_cast<const T*>(head.decay_rate)));
+    const Vec<T> factor = broadcast(exponential(-*static_cast<const T*>(head.decay_rate)));
     const Element* in = static_cast<const Element*>(head.state_in) + begin * head.in_stride_column;
     Element* out = static_cast<Element*>(head.state_out) + begin * head.out_stride_column;
     for (int64_t d = 0; d < head.rows; ++d, in += head.in_stride_row, out += head.out_stride_row) {

@@ -2,8 +2,6 @@
 //
 // Per chunk and member: pack x, y, z and y^T; scores p_ij = w(i-j) (x_i . y_j) for j <= i; outputs, where one register
 // tile takes S^T x, its decay and the causal product with z; then the state.
-#include <math.h>
-
 #include "cpu/isa/kernels.h"
 #include "cpu/isa/products.h"
 #include "cpu/isa/states.h"
@@ -11,17 +9,10 @@
 namespace lattn::cpu::LATTN_CPU_ISA {
 namespace {
 
-float decay(float exponent) {
-    return expf(exponent);
-}
-double decay(double exponent) {
-    return exp(exponent);
-}
-
 template <typename T>
 void start_member(const Scan& scan, const Member<T>& member, int64_t index) {
     const T rate = static_cast<const T*>(scan.decay_rate)[index];
-    for (int64_t n = 0; n <= kChunk; ++n) member.decay[n] = decay(-rate * static_cast<T>(n));
+    for (int64_t n = 0; n <= kChunk; ++n) member.decay[n] = exponential(-rate * static_cast<T>(n));
     for (int64_t t = 0; t < 2 * kChunk; ++t)
         member.score_weights[t] = t < kChunk ? static_cast<T>(scan.intra_scale) * member.decay[kChunk - 1 - t] : T(0);
     clear_state(member.state, scan);

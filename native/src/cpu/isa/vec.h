@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "common/platform.h"
+
 #if !defined(LATTN_CPU_ISA)
 #error "compile the files of isa/ with -DLATTN_CPU_ISA=<instruction set>"
 #endif
@@ -15,24 +17,8 @@
 // A multiply-add of vectors is fused by GCC and Clang wherever the instruction set can. Loops over the lanes of a plain
 // struct would be fused in one tile and not in the next, so that a token's bits would depend on the tile it falls into:
 // without the extension nothing is fused. (LATTN_CPU_PLAIN_VECTORS checks that path; it wants -ffp-contract=off.)
-#if defined(__GNUC__) && !defined(LATTN_CPU_PLAIN_VECTORS)
-#define LATTN_VECTOR_EXTENSIONS 1
-#elif defined(_MSC_VER)
-#pragma fp_contract(off)
-#endif
-
-#if defined(_MSC_VER) && !defined(__clang__)
-#define LATTN_INLINE static __forceinline
-#else
-#define LATTN_INLINE static inline __attribute__((always_inline))
-#endif
-
-#if defined(__clang__)
-#define LATTN_UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
-#define LATTN_UNROLL _Pragma("GCC unroll 16")
-#else
-#define LATTN_UNROLL
+#if !defined(LATTN_VECTOR_EXTENSIONS)
+LATTN_NO_CONTRACTION
 #endif
 
 namespace lattn::cpu::LATTN_CPU_ISA {
@@ -57,7 +43,7 @@ constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
 
 template <typename T>
 struct VecType {
-    typedef T type __attribute__((vector_size(kVectorBytes)));
+    typedef T type LATTN_VECTOR(kVectorBytes);
 };
 template <typename T>
 using Vec = typename VecType<T>::type;
@@ -98,12 +84,7 @@ LATTN_INLINE Vec<T> broadcast(T value) {
 
 // Asks for the cache lines of [address, address + bytes).
 LATTN_INLINE void prefetch(const void* address, int64_t bytes) {
-#if defined(__GNUC__)
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(address) + i);
-#else
-    (void)address;
-    (void)bytes;
-#endif
+    for (int64_t i = 0; i < bytes; i += 64) LATTN_PREFETCH(static_cast<const char*>(address) + i);
 }
 
 // Of any alignment.
@@ -127,13 +108,7 @@ LATTN_INLINE double sum_lanes(const Vec<T>& value) {
     return sum;
 }
 
-#if defined(LATTN_VECTOR_EXTENSIONS) && defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define LATTN_SHUFFLES 1
-#endif
-#endif
-
-#if defined(LATTN_SHUFFLES)
+#if defined(LATTN_SHUFFLE_VECTORS)
 
 template <int...>
 struct Lanes {};
@@ -148,8 +123,8 @@ struct MakeLanes<0, I...> {
 template <int Half, typename T, int... I>
 LATTN_INLINE void exchange(Vec<T>& a, Vec<T>& b, Lanes<I...>) {
     constexpr int n = kLanes<T>;
-    const Vec<T> upper = __builtin_shufflevector(a, b, ((I & Half) == 0 ? I : n + I - Half)...);
-    b = __builtin_shufflevector(a, b, ((I & Half) == 0 ? I + Half : n + I)...);
+    const Vec<T> upper = LATTN_SHUFFLE_VECTORS(a, b, ((I & Half) == 0 ? I : n + I - Half)...);
+    b = LATTN_SHUFFLE_VECTORS(a, b, ((I & Half) == 0 ? I + Half : n + I)...);
     a = upper;
 }
 

@@ -1,34 +1,9 @@
 #include "cuda/host/driver.h"
 
-#if defined(_WIN32)
-#ifndef NOMINMAX
-#define NOMINMAX
-#endif
-#include <windows.h>
-#else
-#include <dlfcn.h>
-#endif
+#include "common/platform.h"
 
 namespace lattn::cuda {
 namespace {
-
-#if defined(_WIN32)
-constexpr const char* kLibrary = "nvcuda.dll";
-void* open_library() {
-    return reinterpret_cast<void*>(LoadLibraryA(kLibrary));
-}
-void* find_symbol(void* library, const char* name) {
-    return reinterpret_cast<void*>(GetProcAddress(reinterpret_cast<HMODULE>(library), name));
-}
-#else
-constexpr const char* kLibrary = "libcuda.so.1";
-void* open_library() {
-    return dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
-}
-void* find_symbol(void* library, const char* name) {
-    return dlsym(library, name);
-}
-#endif
 
 enum class Problem { kNone, kNoLibrary, kMissingSymbol, kInitFailed };
 
@@ -50,7 +25,7 @@ struct Opened {
 
     // The library stays open for the life of the process.
     Opened() {
-        void* library = open_library();
+        void* library = open_library(kCudaDriver);
         if (library == nullptr) {
             problem = Problem::kNoLibrary;
             return;
@@ -90,9 +65,9 @@ Status get_driver(const Driver*& driver) {
         case Problem::kNone:
             return ok();
         case Problem::kNoLibrary:
-            return error(LATTN_NOT_SUPPORTED, "no NVIDIA driver on this machine: %s cannot be opened", kLibrary);
+            return error(LATTN_NOT_SUPPORTED, "no NVIDIA driver on this machine: %s cannot be opened", kCudaDriver);
         case Problem::kMissingSymbol:
-            return error(LATTN_NOT_SUPPORTED, "the NVIDIA driver is too old: %s has no %s", kLibrary, opened.symbol);
+            return error(LATTN_NOT_SUPPORTED, "the NVIDIA driver is too old: %s has no %s", kCudaDriver, opened.symbol);
         case Problem::kInitFailed:
             return check_driver(opened.driver, opened.result, "cuInit", "the NVIDIA driver");
     }
