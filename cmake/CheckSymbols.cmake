@@ -1,8 +1,13 @@
 # cmake -DLIBRARY= -DOBJDUMP= -DHEADER= -DMAX_GLIBC= -P CheckSymbols.cmake
 # The library exports exactly the functions of its header, needs no glibc newer than MAX_GLIBC, and no other library
-# than those of libc, libgcc and libgomp.
+# than those of libc, libgcc and libgomp; a DLL none but those that come with Windows.
 
-execute_process(COMMAND "${OBJDUMP}" -T -p "${LIBRARY}" OUTPUT_VARIABLE dump RESULT_VARIABLE result)
+if(LIBRARY MATCHES "\\.dll$")
+    set(options -p)
+else()
+    set(options -T -p)
+endif()
+execute_process(COMMAND "${OBJDUMP}" ${options} "${LIBRARY}" OUTPUT_VARIABLE dump RESULT_VARIABLE result)
 if(NOT result EQUAL 0)
     message(FATAL_ERROR "objdump failed for ${LIBRARY}")
 endif()
@@ -27,6 +32,13 @@ foreach(line IN LISTS lines)
         set(library ${CMAKE_MATCH_1})
         if(NOT library MATCHES
            "^(lib(c|m)\\.so\\.6|libgcc_s\\.so\\.1|lib(dl|pthread|rt)\\.so\\.[0-9]|libgomp\\.so\\.1|ld-linux.*)$")
+            list(APPEND failures "depends on ${library}")
+        endif()
+    elseif(line MATCHES "^[ \t]+\\[ *[0-9]+\\] (\\+base\\[ *[0-9]+\\] +[0-9a-f]+ )?([A-Za-z0-9_]+)$") # name pointer table of a DLL
+        list(APPEND exported ${CMAKE_MATCH_2})
+    elseif(line MATCHES "DLL Name: ([^ ]+)$")
+        set(library ${CMAKE_MATCH_1})
+        if(NOT library MATCHES "^(KERNEL32|msvcrt|ucrtbase|api-ms-win-crt-[a-z0-9-]+)\\.dll$")
             list(APPEND failures "depends on ${library}")
         endif()
     endif()

@@ -78,19 +78,15 @@ function(lattn_gencode result)
     set(${result} "${flags}" PARENT_SCOPE)
 endfunction()
 
-# lattn_add_cuda_kernels(target sources...): one fatbin per source, embedded in the target as
-#     extern "C" const unsigned char lattn_fatbin_<stem>[];
-#     extern "C" const unsigned long long lattn_fatbin_<stem>_bytes;
-# Sources named *_sm90a.cu use instructions that only sm_90a has and are compiled for it alone.
-function(lattn_add_cuda_kernels target)
-    set(folder ${PROJECT_BINARY_DIR}/cuda)
+# lattn_compile_fatbins(folder sources...): one fatbin per source, and fatbins.cmake, which says to a build that shares
+# the folder what they are. Sources named *_sm90a.cu use instructions that only sm_90a has and are compiled for it alone.
+function(lattn_compile_fatbins folder)
     file(MAKE_DIRECTORY ${folder})
     set(script_dir ${PROJECT_SOURCE_DIR}/cmake)
     set(lineinfo)
     if(LATTN_CUDA_LINEINFO)
         set(lineinfo -lineinfo)
     endif()
-    set(fatbins)
     foreach(source IN LISTS ARGN)
         cmake_path(GET source STEM LAST_ONLY stem)
         if(stem MATCHES "_sm90a$")
@@ -98,21 +94,62 @@ function(lattn_add_cuda_kernels target)
         else()
             lattn_gencode(gencode ${LATTN_CUDA_ARCHITECTURES})
         endif()
-        set(fatbin ${folder}/${stem}.fatbin)
         add_custom_command(
-            OUTPUT ${fatbin}
+            OUTPUT ${folder}/${stem}.fatbin
             BYPRODUCTS ${folder}/${stem}.ptxas.txt
             COMMAND ${CMAKE_COMMAND} -DREPORT=${folder}/${stem}.ptxas.txt -P ${script_dir}/RunNvcc.cmake --
                 "${LATTN_NVCC}" -fatbin -O3 -std=c++17 ${gencode} -Xptxas -v -Xfatbin -compress-all ${lineinfo}
                 -I${PROJECT_SOURCE_DIR}/native/src/cuda -I${PROJECT_SOURCE_DIR}/native/src
                 -I${PROJECT_SOURCE_DIR}/native/include
-                -MD -MF ${folder}/${stem}.d -o ${fatbin} ${source}
+                -MD -MF ${folder}/${stem}.d -o ${folder}/${stem}.fatbin ${source}
             DEPENDS ${source} ${script_dir}/RunNvcc.cmake
             DEPFILE ${folder}/${stem}.d
             COMMENT "Compiling CUDA kernels ${stem}"
             VERBATIM)
-        list(APPEND fatbins ${fatbin})
+    endforeach()
+    file(CONFIGURE OUTPUT ${folder}/fatbins.cmake CONTENT
+        "set(shared_version \"${LATTN_CUDA_VERSION}\")\nset(shared_architectures \"${LATTN_CUDA_ARCHITECTURES}\")\n")
+endfunction()
 
+# lattn_check_shared_fatbins(folder sources...): the folder has what this build would compile.
+function(lattn_check_shared_fatbins folder)
+    include(${folder}/fatbins.cmake OPTIONAL RESULT_VARIABLE found)
+    set(advice "build the target lightning_attn_fatbins of the build tree that LATTN_FATBIN_DIR (${folder}) is in")
+    if(NOT found)
+        message(FATAL_ERROR "LATTN_FATBIN_DIR has no fatbins.cmake: ${advice}")
+    endif()
+    if(NOT "${shared_architectures}" STREQUAL "${LATTN_CUDA_ARCHITECTURES}"
+       OR NOT "${shared_version}" STREQUAL "${LATTN_CUDA_VERSION}")
+        message(FATAL_ERROR "The fatbins of LATTN_FATBIN_DIR are of CUDA ${shared_version} for ${shared_architectures}, "
+            "this build's of ${LATTN_CUDA_VERSION} for ${LATTN_CUDA_ARCHITECTURES}")
+    endif()
+    foreach(source IN LISTS ARGN)
+        cmake_path(GET source STEM LAST_ONLY stem)
+        if(NOT EXISTS ${folder}/${stem}.fatbin)
+            message(FATAL_ERROR "${folder}/${stem}.fatbin is missing: ${advice}")
+        endif()
+    endforeach()
+endfunction()
+
+# lattn_add_cuda_kernels(target sources...): one fatbin per source, embedded in the target as
+#     extern "C" const unsigned char lattn_fatbin_<stem>[];
+#     extern "C" const unsigned long long lattn_fatbin_<stem>_bytes;
+function(lattn_add_cuda_kernels target)
+    set(script_dir ${PROJECT_SOURCE_DIR}/cmake)
+    set(folder ${PROJECT_BINARY_DIR}/cuda)
+    if(LATTN_FATBIN_DIR)
+        set(fatbin_folder ${LATTN_FATBIN_DIR})
+        lattn_check_shared_fatbins(${fatbin_folder} ${ARGN})
+    else()
+        set(fatbin_folder ${folder})
+        lattn_compile_fatbins(${fatbin_folder} ${ARGN})
+    endif()
+
+    set(fatbins)
+    foreach(source IN LISTS ARGN)
+        cmake_path(GET source STEM LAST_ONLY stem)
+        set(fatbin ${fatbin_folder}/${stem}.fatbin)
+        list(APPEND fatbins ${fatbin})
         set(embedded ${folder}/${stem}.fatbin.cpp)
         if(MSVC)
             add_custom_command(

@@ -1,14 +1,45 @@
 # The native tests, all of them run by ctest.
 
 find_package(GTest)
+# For a cross compiler there is no package of it: Debian's googletest has the sources.
+set(LATTN_GTEST_SOURCES /usr/src/googletest CACHE PATH "GoogleTest's sources, for a cross-built library")
+if(NOT GTest_FOUND AND CMAKE_CROSSCOMPILING AND EXISTS ${LATTN_GTEST_SOURCES}/CMakeLists.txt)
+    set(BUILD_GMOCK OFF)
+    set(INSTALL_GTEST OFF)
+    add_subdirectory(${LATTN_GTEST_SOURCES} ${PROJECT_BINARY_DIR}/googletest EXCLUDE_FROM_ALL SYSTEM)
+    set(GTest_FOUND TRUE)
+endif()
+
+# lattn_discover_tests(target): its tests, each of which ctest runs in a process of its own; under an emulator, where that
+# takes some tenths of a second, all of them in one.
+include(GoogleTest)
+function(lattn_discover_tests target)
+    if(CMAKE_CROSSCOMPILING)
+        add_test(NAME ${target} COMMAND ${target})
+        set_tests_properties(${target} PROPERTIES TIMEOUT 900)
+    else()
+        gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+    endif()
+endfunction()
+
+# lattn_link_as_program(target): a program that the tests run. On Windows it finds the library only in its own folder.
+function(lattn_link_as_program target)
+    if(WIN32)
+        set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${LATTN_OUTPUT_DIR}$<0:>")
+    endif()
+    if(MINGW)
+        target_link_options(${target} PRIVATE -static)
+    endif()
+endfunction()
+
 file(GLOB test_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/native/tests/*.cpp)
 if(GTest_FOUND AND test_sources)
     add_executable(lattn_tests ${test_sources})
     target_include_directories(lattn_tests PRIVATE ${PROJECT_SOURCE_DIR}/native/src ${PROJECT_SOURCE_DIR}/native/tests)
     target_link_libraries(lattn_tests PRIVATE lightning_attn GTest::gtest)
     lattn_compile_options(lattn_tests)
-    include(GoogleTest)
-    gtest_discover_tests(lattn_tests DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+    lattn_link_as_program(lattn_tests)
+    lattn_discover_tests(lattn_tests)
 elseif(test_sources)
     message(WARNING "GoogleTest was not found: the native tests are left out. Debian, Ubuntu: apt-get install "
         "libgtest-dev; vcpkg: vcpkg install gtest")
@@ -41,8 +72,7 @@ if(GTest_FOUND AND LATTN_CUDA_FOUND AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
     add_executable(lattn_emulator_tests ${emulator_tests})
     lattn_use_emulator(lattn_emulator_tests)
     target_link_libraries(lattn_emulator_tests PRIVATE lattn_emulator GTest::gtest_main)
-    include(GoogleTest)
-    gtest_discover_tests(lattn_emulator_tests DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+    lattn_discover_tests(lattn_emulator_tests)
 
     # A driver that launches on the emulator, as libcuda.so.1 in a folder of its own.
     add_library(lattn_emulated_driver SHARED ${emulator}/driver/libcuda.cpp)
@@ -63,11 +93,11 @@ if(GTest_FOUND AND LATTN_CUDA_FOUND)
     target_include_directories(lattn_gpu_tests SYSTEM PRIVATE ${LATTN_CUDA_INCLUDE})
     target_link_libraries(lattn_gpu_tests PRIVATE lightning_attn GTest::gtest_main ${CMAKE_DL_LIBS})
     lattn_compile_options(lattn_gpu_tests)
+    lattn_link_as_program(lattn_gpu_tests)
     set_target_properties(lattn_gpu_tests PROPERTIES
         RUNTIME_OUTPUT_DIRECTORY "${LATTN_OUTPUT_DIR}$<0:>"
         BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN")
-    include(GoogleTest)
-    gtest_discover_tests(lattn_gpu_tests DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+    lattn_discover_tests(lattn_gpu_tests)
 
     # The same on the emulated driver: every kernel from the C ABI down. What takes long there is left out.
     if(with_emulator)
@@ -86,7 +116,7 @@ if(GTest_FOUND AND LATTN_CUDA_FOUND)
 endif()
 
 # What the library needs of the machine and what it shows to it.
-if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT LATTN_SANITIZE)
+if((CMAKE_SYSTEM_NAME STREQUAL "Linux" OR MINGW) AND NOT LATTN_SANITIZE)
     add_test(NAME library.symbols
         COMMAND ${CMAKE_COMMAND} -DLIBRARY=$<TARGET_FILE:lightning_attn> -DOBJDUMP=${CMAKE_OBJDUMP}
             -DHEADER=${PROJECT_SOURCE_DIR}/native/include/lightning_attn.h -DMAX_GLIBC=2.34
@@ -100,9 +130,20 @@ if(LATTN_CUDA_FOUND)
     add_executable(lattn_kernels ${PROJECT_SOURCE_DIR}/native/tools/lattn_kernels.cpp)
     target_link_libraries(lattn_kernels PRIVATE lightning_attn)
     lattn_compile_options(lattn_kernels)
+    lattn_link_as_program(lattn_kernels)
     if(UNIX)
         add_test(NAME library.fatbins
             COMMAND ${PROJECT_SOURCE_DIR}/scripts/check-fatbins.sh $<TARGET_FILE:lattn_kernels>
                 ${PROJECT_BINARY_DIR}/cuda ${LATTN_CUDA_BIN})
     endif()
+    # What the library hands to the driver is what nvcc made, whichever way it was embedded.
+    if(LATTN_FATBIN_DIR)
+        set(fatbins ${LATTN_FATBIN_DIR})
+    else()
+        set(fatbins ${PROJECT_BINARY_DIR}/cuda)
+    endif()
+    add_test(NAME library.images
+        COMMAND ${CMAKE_COMMAND} -DFATBINS=${fatbins} -DIMAGES=${PROJECT_BINARY_DIR}/images
+            -P ${PROJECT_SOURCE_DIR}/cmake/CheckImages.cmake --
+            ${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:lattn_kernels>)
 endif()

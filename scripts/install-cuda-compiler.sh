@@ -11,7 +11,6 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib-debian.sh"
 
 readonly prefix=${LATTN_CUDA_PREFIX:-${XDG_CACHE_HOME:-$HOME/.cache}/lightning_attn/cuda}
-readonly suite=trixie
 readonly packages=(nvidia-cuda-toolkit nvidia-cuda-dev libcudart12 libcu++-dev)
 
 # A kernel that only sm_90a can have, so that a half-working compiler is found out here.
@@ -33,28 +32,6 @@ KERNEL
     if [[ $status != 0 ]]; then cat "$folder/log" >&2; fi
     rm -rf "$folder"
     return $status
-}
-
-# apt-get with a state of its own, into which only the given folder's source goes.
-private_apt() {
-    local root=$1
-    shift
-    apt-get -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$root/sources" \
-        -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null \
-        -o Dir::State="$root/state" -o Dir::State::status="$root/state/status" -o Dir::Cache="$root/cache" \
-        -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
-}
-
-download() {
-    local root=$1 mirror
-    mirror=$(debian_mirror)
-    [[ -n $mirror ]] || die "this machine's apt sources name no Debian archive; set DEBIAN_MIRROR to the address of one"
-    mkdir -p "$root"/{sources,state/lists/partial,cache/archives/partial,debs}
-    : > "$root/state/status"
-    debian_source "$mirror" "$suite" "main contrib non-free" > "$root/sources/$suite.sources"
-    private_apt "$root" update -qq >&2 || die "cannot read the package lists of $suite at $mirror"
-    (cd "$root/debs" && private_apt "$root" download -qq "${packages[@]}") >&2 ||
-        die "cannot download ${packages[*]} of $suite from $mirror"
 }
 
 # unpack DEBS INTO: the packages' own layout under one prefix that nvcc finds its parts in.
@@ -114,7 +91,7 @@ main() {
     work=$(mktemp -d "$(dirname "$prefix")/.cuda-XXXXXX")
     trap 'rm -rf "$work"' EXIT
     say "Downloading the CUDA 12.4 compiler (1 GB, kept: 200 MB) ..."
-    download "$work/apt"
+    download_debs "$work/apt" trixie "main contrib non-free" "${packages[@]}"
     say "Unpacking ..."
     unpack "$work/apt/debs" "$work/cuda"
     compiles_a_kernel "$work/cuda" || die "the unpacked compiler does not compile a kernel for sm_90a"

@@ -26,3 +26,27 @@ debian_source() {
     printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\n' "$1" "$2" "$3"
     if [[ -r $keyring ]]; then printf 'Signed-By: %s\n' "$keyring"; fi
 }
+
+# private_apt ROOT ARGUMENTS...: apt-get with a state of its own in the folder ROOT, whose sources alone it knows.
+private_apt() {
+    local root=$1
+    shift
+    apt-get -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$root/sources" \
+        -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null \
+        -o Dir::State="$root/state" -o Dir::State::status="$root/state/status" -o Dir::Cache="$root/cache" \
+        -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
+}
+
+# download_debs ROOT SUITE COMPONENTS PACKAGE...: the packages' files into ROOT/debs. Needs no root and touches nothing of
+# the machine's own apt.
+download_debs() {
+    local root=$1 suite=$2 components=$3 mirror
+    shift 3
+    mirror=$(debian_mirror)
+    [[ -n $mirror ]] || die "this machine's apt sources name no Debian archive; set DEBIAN_MIRROR to the address of one"
+    mkdir -p "$root"/{sources,state/lists/partial,cache/archives/partial,debs}
+    : > "$root/state/status"
+    debian_source "$mirror" "$suite" "$components" > "$root/sources/$suite.sources"
+    private_apt "$root" update -qq >&2 || die "cannot read the package lists of $suite at $mirror"
+    (cd "$root/debs" && private_apt "$root" download -qq "$@") >&2 || die "cannot download $* of $suite from $mirror"
+}

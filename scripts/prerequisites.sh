@@ -2,7 +2,9 @@
 # What the machine needs before anything is built. Installs what can be installed (Debian and Ubuntu, as root), names
 # the rest together with the command that fixes it.
 #
-#   scripts/prerequisites.sh [--tests]     --tests: GoogleTest too
+#   scripts/prerequisites.sh [--tests | --windows]
+#
+# --tests: GoogleTest too; --windows: what cross-compiling the Windows library and running its tests takes
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib-debian.sh"
 readonly scripts=$(dirname "${BASH_SOURCE[0]}")
@@ -58,4 +60,13 @@ if [[ ${1:-} == --tests && ! -e /usr/include/gtest/gtest.h ]]; then
     if ! { is_debian_like && [[ $(id -u) == 0 ]] && apt_install libgtest-dev; }; then
         say "warning: no GoogleTest, the native tests are left out; Debian, Ubuntu: sudo apt-get install libgtest-dev"
     fi
+fi
+
+if [[ ${1:-} == --windows ]]; then
+    need x86_64-w64-mingw32-g++-posix g++-mingw-w64-x86-64-posix
+    if [[ ! -e /usr/src/googletest/CMakeLists.txt ]]; then
+        is_debian_like && [[ $(id -u) == 0 ]] || die "GoogleTest's sources are missing; run: sudo apt-get install googletest"
+        apt_install googletest || die "apt-get could not install googletest"
+    fi
+    "$scripts/install-wine.sh"
 fi

@@ -44,14 +44,25 @@ internal sealed class ProcessSafetyTests(DeviceType deviceType) : OperatorFixtur
             line.StartsWith($"cause: Second derivatives of {name} are not implemented", StringComparison.Ordinal));
     }
 
+    /// <summary>TorchSharp catches nothing there: the exception of libtorch ends the process, or on Windows, where the
+    /// runtime knows foreign exceptions, becomes one of .NET.</summary>
     [Test]
-    public void ASecondDerivativeByGradEndsTheProcessAndIsNamed()
+    public void ASecondDerivativeByGradIsNamed()
     {
         ChildProcess.Outcome outcome = ChildProcess.Run($"{nameof(Scenarios.SecondDerivativesByGrad)}:{DeviceName}");
 
         Assert.Multiple(() =>
         {
-            Assert.That(outcome.ExitCode, Is.Not.Zero.And.Not.EqualTo(Scenarios.Failed), outcome.Output);
+            if (OperatingSystem.IsWindows())
+            {
+                Assert.That(outcome.ExitCode, Is.EqualTo(Scenarios.Failed), outcome.Output);
+                Assert.That(outcome.Output, Does.Contain("System.Runtime.InteropServices.SEHException"));
+            }
+            else
+            {
+                Assert.That(outcome.ExitCode, Is.Not.Zero.And.Not.EqualTo(Scenarios.Failed), outcome.Output);
+            }
+
             Assert.That(outcome.Output, Does.Contain("first derivatives").And.Not.Contain("second derivatives\n"));
             Assert.That(
                 outcome.Output, Does.Contain("Second derivatives of lightning_attention are not implemented"));

@@ -56,12 +56,13 @@ internal sealed class TorchRuntimeTests
     [Test]
     public void WhatWasTriedIsSaid()
     {
+        string nowhere = Path.GetFullPath("/nowhere");
         Assert.That(
             () => TorchRuntime.FindFolder("/nowhere", null, NoPython),
-            Throws.TypeOf<DllNotFoundException>().With.Message.Contains("/nowhere (the argument 'path')"));
+            Throws.TypeOf<DllNotFoundException>().With.Message.Contains($"{nowhere} (the argument 'path')"));
         Assert.That(
             () => TorchRuntime.FindFolder(null, "/nowhere", NoPython),
-            Throws.TypeOf<DllNotFoundException>().With.Message.Contains("/nowhere (LATTN_TORCH_LIB)"));
+            Throws.TypeOf<DllNotFoundException>().With.Message.Contains($"{nowhere} (LATTN_TORCH_LIB)"));
         Assert.That(
             () => TorchRuntime.FindFolder(null, null, static () => (null, "python3: No module named 'torch'")),
             Throws.TypeOf<DllNotFoundException>().With.Message.Contains("No module named 'torch'")

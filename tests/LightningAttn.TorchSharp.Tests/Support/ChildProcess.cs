@@ -9,6 +9,7 @@ internal static class ChildProcess
 
     private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(2);
 
+    /// <summary>How it ended and what it printed, with \n at the end of each line.</summary>
     internal sealed record Outcome(int ExitCode, string Output);
 
     internal static Outcome Run(string scenario, params (string Name, string Value)[] environment)
@@ -37,6 +38,6 @@ internal static class ChildProcess
             Assert.Fail($"The scenario {scenario} did not end within {s_limit}.");
         }
 
-        return new Outcome(process.ExitCode, output.Result + error.Result);
+        return new Outcome(process.ExitCode, (output.Result + error.Result).ReplaceLineEndings("\n"));
     }
 }
