@@ -4,7 +4,9 @@
 
 cmake_minimum_required(VERSION 3.25)
 set(allowed include/lightning_attn.h src/common/platform.cpp src/common/platform.h tests/child_process.cpp)
-set(pattern "_MSC_VER|_M_X64|__x86_64__|__GNUC__|__clang__|_WIN32|__MINGW|__declspec|__attribute__|__builtin_|dlfcn\\.h|windows\\.h")
+string(JOIN "|" pattern
+    _MSC_VER _M_X64 __x86_64__ __GNUC__ __clang__ _WIN32 __MINGW __declspec __attribute__ __builtin_
+    "dlfcn\\.h" "windows\\.h")
 
 file(GLOB_RECURSE sources RELATIVE ${NATIVE} ${NATIVE}/*.h ${NATIVE}/*.cpp ${NATIVE}/*.cuh ${NATIVE}/*.cu)
 list(LENGTH sources count)

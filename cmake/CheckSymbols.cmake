@@ -34,8 +34,8 @@ foreach(line IN LISTS lines)
            "^(lib(c|m)\\.so\\.6|libgcc_s\\.so\\.1|lib(dl|pthread|rt)\\.so\\.[0-9]|libgomp\\.so\\.1|ld-linux.*)$")
             list(APPEND failures "depends on ${library}")
         endif()
-    elseif(line MATCHES "^[ \t]+\\[ *[0-9]+\\] (\\+base\\[ *[0-9]+\\] +[0-9a-f]+ )?([A-Za-z0-9_]+)$") # name pointer table of a DLL
-        list(APPEND exported ${CMAKE_MATCH_2})
+    elseif(line MATCHES "^[ \t]+\\[ *[0-9]+\\] (\\+base\\[ *[0-9]+\\] +[0-9a-f]+ )?([A-Za-z0-9_]+)$")
+        list(APPEND exported ${CMAKE_MATCH_2}) # from the name pointer table of a DLL
     elseif(line MATCHES "DLL Name: ([^ ]+)$")
         set(library ${CMAKE_MATCH_1})
         if(NOT library MATCHES "^(KERNEL32|msvcrt|ucrtbase|api-ms-win-crt-[a-z0-9-]+)\\.dll$")

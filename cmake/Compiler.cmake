@@ -13,7 +13,9 @@ function(lattn_compile_options target)
         VISIBILITY_INLINES_HIDDEN ON
         POSITION_INDEPENDENT_CODE ON)
     if(MSVC)
-        target_compile_options(${target} PRIVATE /W4 /WX /permissive- /utf-8 /Zc:preprocessor /EHsc)
+        # Warnings are no errors here: nobody builds with this compiler before a user does.
+        target_compile_options(${target} PRIVATE /W4 /permissive- /utf-8 /Zc:preprocessor /EHsc)
+        target_compile_definitions(${target} PRIVATE _CRT_SECURE_NO_WARNINGS) # getenv and fopen are standard
     else()
         target_compile_options(${target} PRIVATE
             -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wno-sign-conversion -Werror

@@ -79,7 +79,8 @@ function(lattn_gencode result)
 endfunction()
 
 # lattn_compile_fatbins(folder sources...): one fatbin per source, and fatbins.cmake, which says to a build that shares
-# the folder what they are. Sources named *_sm90a.cu use instructions that only sm_90a has and are compiled for it alone.
+# the folder what they are. Sources named *_sm90a.cu use instructions that only sm_90a has and are compiled for it
+# alone.
 function(lattn_compile_fatbins folder)
     file(MAKE_DIRECTORY ${folder})
     set(script_dir ${PROJECT_SOURCE_DIR}/cmake)
@@ -120,8 +121,8 @@ function(lattn_check_shared_fatbins folder)
     endif()
     if(NOT "${shared_architectures}" STREQUAL "${LATTN_CUDA_ARCHITECTURES}"
        OR NOT "${shared_version}" STREQUAL "${LATTN_CUDA_VERSION}")
-        message(FATAL_ERROR "The fatbins of LATTN_FATBIN_DIR are of CUDA ${shared_version} for ${shared_architectures}, "
-            "this build's of ${LATTN_CUDA_VERSION} for ${LATTN_CUDA_ARCHITECTURES}")
+        message(FATAL_ERROR "The fatbins of LATTN_FATBIN_DIR are of CUDA ${shared_version} for "
+            "${shared_architectures}, this build's of ${LATTN_CUDA_VERSION} for ${LATTN_CUDA_ARCHITECTURES}")
     endif()
     foreach(source IN LISTS ARGN)
         cmake_path(GET source STEM LAST_ONLY stem)
@@ -151,7 +152,7 @@ function(lattn_add_cuda_kernels target)
         set(fatbin ${fatbin_folder}/${stem}.fatbin)
         list(APPEND fatbins ${fatbin})
         set(embedded ${folder}/${stem}.fatbin.cpp)
-        if(MSVC)
+        if(WIN32)
             add_custom_command(
                 OUTPUT ${embedded}
                 COMMAND ${CMAKE_COMMAND} -DBIN2C=${LATTN_CUDA_BIN}/bin2c -DFATBIN=${fatbin} -DSTEM=${stem}

@@ -10,8 +10,8 @@ if(NOT GTest_FOUND AND CMAKE_CROSSCOMPILING AND EXISTS ${LATTN_GTEST_SOURCES}/CM
     set(GTest_FOUND TRUE)
 endif()
 
-# lattn_discover_tests(target): its tests, each of which ctest runs in a process of its own; under an emulator, where that
-# takes some tenths of a second, all of them in one.
+# lattn_discover_tests(target): its tests, each of which ctest runs in a process of its own; under an emulator, where
+# starting one takes some tenths of a second, all of them in one.
 include(GoogleTest)
 function(lattn_discover_tests target)
     if(CMAKE_CROSSCOMPILING)
