@@ -28,12 +28,12 @@ usage: ./build.ps1 <command> [arguments]
   run          set up, build, and train the sample language model (arguments go to it: ./build.ps1 run --help)
   test         set up, build, and run the native and the managed tests (arguments go to dotnet test)
   build        set up and build the native library and the solution
-  pack         set up, build, and make the NuGet package
+  pack         set up, build, and make the NuGet packages (artifacts/packages)
   gpu-package  on Linux alone: ./build.sh gpu-package
   clean        delete what was built
 
 CUDA kernels are built when nvcc is found: with the CUDA toolkit 12.0 or newer, or where CUDACXX names it.
-TorchBackend = cpu | cuda-linux | cuda-windows | external in the environment chooses the libtorch package (default cpu).
+TorchBackend = cpu | cuda-linux | cuda-windows | external in the environment chooses the libtorch (default cpu).
 '@
 
 function Stop-Build([string] $message) {
@@ -58,7 +58,8 @@ function Test-Compiler {
     if ((Test-Tool 'cl') -or $env:CXX) { return $true }
     $vswhere = [IO.Path]::Combine("${env:ProgramFiles(x86)}", 'Microsoft Visual Studio', 'Installer', 'vswhere.exe')
     if (-not [IO.File]::Exists($vswhere)) { return $false }
-    [bool](& $vswhere -latest -products * -requires Microsoft.VisualStudio.Component.VC.Tools.x86.x64 -property installationPath)
+    $tools = 'Microsoft.VisualStudio.Component.VC.Tools.x86.x64'
+    [bool](& $vswhere -latest -products '*' -requires $tools -property installationPath)
 }
 
 function Assert-Prerequisites([string[]] $options = @()) {

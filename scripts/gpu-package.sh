@@ -25,6 +25,9 @@ for project in tests/LightningAttn.TorchSharp.Tests benchmarks/LightningAttn.Ben
         --artifacts-path "$out/obj" -o "$app" --nologo -v quiet
 done
 
+# The libraries of other systems, where they were built, are of no use there.
+find "$app/runtimes" -mindepth 1 -maxdepth 1 ! -name "$rid" -exec rm -rf {} +
+
 # Beside the library, where it looks for it.
 if [[ -x artifacts/native/$rid/lattn_gpu_tests ]]; then
     cp "artifacts/native/$rid/lattn_gpu_tests" "$app/runtimes/$rid/native/"

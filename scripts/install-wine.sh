@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs Wine 10, which runs the tests of the Windows library, from four packages of Debian 13 into one folder. Not by
-# apt: with all that they depend on they would replace half of a Debian 12, and the Wine 8 of Debian 12 cannot run .NET
-# (an exception leaves a stale handler on the stack, the next one calls it). No root; 110 MB are downloaded. It needs the
-# glibc of Debian 13, which scripts/install-libstdcxx.sh brings along.
+# apt: with all that they depend on they would replace half of a Debian 12. The Wine 8 of Debian 12 cannot run .NET: an
+# exception leaves a stale handler on the stack, and the next one calls it. No root; 110 MB are downloaded. The glibc of
+# Debian 13 must be there, which scripts/install-libstdcxx.sh brings along.
 #
 #   scripts/install-wine.sh [--print-program]
 #

@@ -37,8 +37,8 @@ private_apt() {
         -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
 }
 
-# download_debs ROOT SUITE COMPONENTS PACKAGE...: the packages' files into ROOT/debs. Needs no root and touches nothing of
-# the machine's own apt.
+# download_debs ROOT SUITE COMPONENTS PACKAGE...: the packages' files into ROOT/debs. Needs no root and touches nothing
+# of the machine's own apt.
 download_debs() {
     local root=$1 suite=$2 components=$3 mirror
     shift 3

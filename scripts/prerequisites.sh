@@ -65,8 +65,9 @@ fi
 if [[ ${1:-} == --windows ]]; then
     need x86_64-w64-mingw32-g++-posix g++-mingw-w64-x86-64-posix
     if [[ ! -e /usr/src/googletest/CMakeLists.txt ]]; then
-        is_debian_like && [[ $(id -u) == 0 ]] || die "GoogleTest's sources are missing; run: sudo apt-get install googletest"
-        apt_install googletest || die "apt-get could not install googletest"
+        if ! { is_debian_like && [[ $(id -u) == 0 ]] && apt_install googletest; }; then
+            die "GoogleTest's sources are missing; Debian, Ubuntu: sudo apt-get install googletest"
+        fi
     fi
     "$scripts/install-wine.sh"
 fi

@@ -25,9 +25,8 @@ internal sealed class CommandTests
 
         Assert.That(outcome.ExitStatus, Is.Zero, outcome.Error);
         Assert.That(outcome.Error, Is.Empty);
-        Assert.That(
-            _script.Tools.Calls,
-            Is.EqualTo(new[] { "cmake --preset release", s_build, $"cmake --build --preset release --target {target}" }));
+        string[] calls = ["cmake --preset release", s_build, $"cmake --build --preset release --target {target}"];
+        Assert.That(_script.Tools.Calls, Is.EqualTo(calls));
     }
 
     [Test]

@@ -4,8 +4,8 @@ using System.Management.Automation.Runspaces;
 namespace LightningAttn.BuildScripts.Tests;
 
 /// <summary>
-/// Runs build.ps1 in the PowerShell engine, in a folder of its own, with functions in place of the tools. The modules of
-/// Push-Location and the like are not part of the engine: they are functions here as well.
+/// Runs build.ps1 in the PowerShell engine, in a folder of its own, with functions in place of the tools. The modules
+/// of Push-Location and the like are not part of the engine: they are functions here as well.
 /// </summary>
 internal sealed class ScriptRun : IDisposable
 {

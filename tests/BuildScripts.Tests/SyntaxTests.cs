@@ -4,8 +4,8 @@ using System.Text.RegularExpressions;
 namespace LightningAttn.BuildScripts.Tests;
 
 /// <summary>
-/// build.ps1 is for Windows PowerShell 5.1 too, and has the commands of build.sh. 5.1 is a part of Windows: what it would
-/// not read is looked for in what the parser of 7 sees.
+/// build.ps1 is for Windows PowerShell 5.1 too, and has the commands of build.sh. 5.1 is a part of Windows: what it
+/// would not read is looked for in what the parser of 7 sees.
 /// </summary>
 [TestFixture]
 internal sealed partial class SyntaxTests
