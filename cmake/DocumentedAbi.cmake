@@ -10,4 +10,5 @@ file(CONFIGURE OUTPUT documented_abi.cpp CONTENT "${CMAKE_MATCH_1}\n" @ONLY)
 
 add_executable(lattn_documented_abi ${CMAKE_CURRENT_BINARY_DIR}/documented_abi.cpp)
 target_link_libraries(lattn_documented_abi PRIVATE lightning_attn)
+lattn_link_as_program(lattn_documented_abi)
 add_test(NAME documentation.abi COMMAND lattn_documented_abi)
