@@ -1,6 +1,5 @@
-// The state warps of a packed batch whose states fit into registers. The other
-// roles wait for them, between chunks and, since jobs are short, between jobs:
-// tensor copies bring and take the states of a pool, and what a chunk needs is
+// The state warps of a packed batch whose states fit into registers. The other roles wait for them, between chunks and,
+// since jobs are short, between jobs: tensor copies bring and take the states of a pool, and what a chunk needs is
 // found while the products of the one before it run.
 #pragma once
 
@@ -10,243 +9,210 @@ namespace lattn::cuda {
 
 template <typename T, int kRowDim>
 struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
-  using Base = StateWarps<T, kRowDim, false, true>;
-  using Layout = typename Base::Layout;
-  using Layout::kStateValues;
-  using Layout::kTokenSteps;
-  using typename Base::Before;
-  using typename Base::Rings;
-  using typename Base::State;
-  using typename Base::Sums;
-  using typename Base::WeightedValues;
-  using typename Base::Weights;
-  using typename Layout::Current;
-  using typename Layout::Element;
-  using typename Layout::OperandA;
-  using typename Layout::Params;
-  using typename Layout::Shared;
-  using Values = OperandA[kTokenSteps];
-  static constexpr int kPartValues = kStateValues / kStateParts;
+    using Base = StateWarps<T, kRowDim, false, true>;
+    using Layout = typename Base::Layout;
+    using Layout::kStateValues;
+    using Layout::kTokenSteps;
+    using typename Base::Before;
+    using typename Base::Rings;
+    using typename Base::State;
+    using typename Base::Sums;
+    using typename Base::WeightedValues;
+    using typename Base::Weights;
+    using typename Layout::Current;
+    using typename Layout::Element;
+    using typename Layout::OperandA;
+    using typename Layout::Params;
+    using typename Layout::Shared;
+    using Values = OperandA[kTokenSteps];
+    static constexpr int kPartValues = kStateValues / kStateParts;
 
-  // Calls visit(i, element) for every value i of this thread of a part of a
-  // state, as tensor copies have it in shared memory. The four rows and eight
-  // columns of a warp lie in different banks.
-  template <typename Visit>
-  __device__ static void for_each_copied_value(char *part, Visit visit) {
-    const int lane = ptx::opaque_lane();
-    const int warp = Layout::warp_in_group();
-    char *element[2][2]; // of each half of 16 columns, of two neighbouring rows
+    // Calls visit(i, element) for every value i of this thread of a part of a state, as tensor copies have it in shared
+    // memory. The four rows and eight columns of a warp lie in different banks.
+    template <typename Visit>
+    __device__ static void for_each_copied_value(char* part, Visit visit) {
+        const int lane = ptx::opaque_lane();
+        const int warp = Layout::warp_in_group();
+        char* element[2][2]; // of each half of 16 columns, of two neighbouring rows
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+        for (int half = 0; half < 2; ++half) {
 #pragma unroll
-      for (int pair = 0; pair < 2; ++pair) {
-        const int row = lane % 4 * 2 + pair;
-        const int word =
-            (warp % 2 * 4 + half * 2 + lane / 16) ^ row; // of 16 bytes
-        element[half][pair] = part + warp / 2 * Layout::kStateColumnBytes +
-                              row * 128 + word * 16 + lane / 4 % 4 * 4;
-      }
+            for (int pair = 0; pair < 2; ++pair) {
+                const int row = lane % 4 * 2 + pair;
+                const int word = (warp % 2 * 4 + half * 2 + lane / 16) ^ row; // of 16 bytes
+                element[half][pair] =
+                    part + warp / 2 * Layout::kStateColumnBytes + row * 128 + word * 16 + lane / 4 % 4 * 4;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kPartValues; ++i)
+            visit(i, *reinterpret_cast<float*>(element[i / 2 % 2][i % 2] + i / 4 * 1024));
     }
-#pragma unroll
-    for (int i = 0; i < kPartValues; ++i)
-      visit(i, *reinterpret_cast<float *>(element[i / 2 % 2][i % 2] +
-                                          i / 4 * 1024));
-  }
 
-  // The state that a job starts from, out of the ring of stages.
-  __device__ static void read_copied_state(Shared &shared, Rings &rings,
-                                           Before &before) {
+    // The state that a job starts from, out of the ring of stages.
+    __device__ static void read_copied_state(Shared& shared, Rings& rings, Before& before) {
 #pragma unroll
-    for (int part = 0; part < kStateParts; ++part) {
-      const int stage = rings.stage.index;
-      ptx::mbarrier_wait(shared.full[stage], rings.stage.parity);
-      for_each_copied_value(shared.stage[stage].b,
-                            [&](int i, const float &element) {
-                              before.set(part * kPartValues + i, element);
-                            });
-      leave_for_all(shared.empty[stage]);
-      rings.stage.advance();
+        for (int part = 0; part < kStateParts; ++part) {
+            const int stage = rings.stage.index;
+            ptx::mbarrier_wait(shared.full[stage], rings.stage.parity);
+            for_each_copied_value(shared.stage[stage].b,
+                                  [&](int i, const float& element) { before.set(part * kPartValues + i, element); });
+            leave_for_all(shared.empty[stage]);
+            rings.stage.advance();
+        }
     }
-  }
 
-  // On behalf of the output warps too, who do not look at the stage.
-  __device__ static void leave_for_all(ptx::Mbarrier &empty) {
-    __syncwarp();
-    if (threadIdx.x % 32 < Layout::kReaders / Layout::kWarpsPerGroup)
-      ptx::mbarrier_arrive(empty);
-  }
-
-  // The state that a job ends with, to the output warps, who have it copied to
-  // the pool.
-  __device__ static void write_copied_state(Shared &shared, Rings &rings,
-                                            float decay, const Before &before,
-                                            const State &sum) {
-    auto &exchange = shared.exchange;
-#pragma unroll
-    for (int part = 0; part < kStateParts; ++part) {
-      const int buffer = rings.state.index;
-      ptx::mbarrier_wait(exchange.state_empty[buffer], rings.state.parity ^ 1);
-      for_each_copied_value(exchange.state[buffer], [&](int i, float &element) {
-        const int value = part * kPartValues + i;
-        element = Base::combined(decay, before[value], sum[value]);
-      });
-      ptx::fence_async_shared();
-      Layout::arrive_at_state(exchange.state_full[buffer]);
-      rings.state.advance();
+    // On behalf of the output warps too, who do not look at the stage.
+    __device__ static void leave_for_all(ptx::Mbarrier& empty) {
+        __syncwarp();
+        if (threadIdx.x % 32 < Layout::kReaders / Layout::kWarpsPerGroup) ptx::mbarrier_arrive(empty);
     }
-  }
 
-  // decay: over the job's last sum
-  __device__ static void write_final_state(Shared &shared,
-                                           const Current &current, float decay,
-                                           const Before &before,
-                                           const State &sum, Rings &rings) {
-    const auto &p = current.sequence();
-    if (Layout::copies_final_state(current))
-      write_copied_state(shared, rings, decay, before, sum);
-    else if (p.final.data != nullptr && current.end_chunk() == p.end_chunk)
-      Base::write_final_state(current, current.job(), decay, before, sum);
-  }
-
-  __device__ static Before state_before(Shared &shared, const Current &current,
-                                        const Sums &sums, Rings &rings) {
-    Before before = {};
-    if (Layout::places_of_state(current) > 0)
-      read_copied_state(shared, rings, before);
-    else if (current.sequence().initial.data != nullptr ||
-             current.sequence().split)
-      before = Base::state_before(current, current.job(), sums);
-    return before;
-  }
-
-  __device__ static void load_values(const char *c, Values &values) {
-    const uint32_t base = ptx::shared_address(c);
+    // The state that a job ends with, to the output warps, who have it copied to the pool.
+    __device__ static void write_copied_state(Shared& shared, Rings& rings, float decay, const Before& before,
+                                              const State& sum) {
+        auto& exchange = shared.exchange;
 #pragma unroll
-    for (int step = 0; step < kTokenSteps; ++step)
-      ptx::ldmatrix_x4_transposed(
-          values[step], Layout::transposed_part_address(
-                            base, step * 16, Layout::warp_in_group() * 2));
-  }
+        for (int part = 0; part < kStateParts; ++part) {
+            const int buffer = rings.state.index;
+            ptx::mbarrier_wait(exchange.state_empty[buffer], rings.state.parity ^ 1);
+            for_each_copied_value(exchange.state[buffer], [&](int i, float& element) {
+                const int value = part * kPartValues + i;
+                element = Base::combined(decay, before[value], sum[value]);
+            });
+            ptx::fence_async_shared();
+            Layout::arrive_at_state(exchange.state_full[buffer]);
+            rings.state.advance();
+        }
+    }
 
-  // The values of a chunk that is next in the ring of stages, and their
-  // weights.
-  __device__ static void load_chunk(Shared &shared, const Current &current,
-                                    int chunk, const Rings &rings,
-                                    Values &values, Weights &weights) {
-    ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
-    load_values(shared.stage[rings.stage.index].c, values);
-    weights = Weights(current, chunk);
-  }
+    // decay: over the job's last sum
+    __device__ static void write_final_state(Shared& shared, const Current& current, float decay, const Before& before,
+                                             const State& sum, Rings& rings) {
+        const auto& p = current.sequence();
+        if (Layout::copies_final_state(current))
+            write_copied_state(shared, rings, decay, before, sum);
+        else if (p.final.data != nullptr && current.end_chunk() == p.end_chunk)
+            Base::write_final_state(current, current.job(), decay, before, sum);
+    }
 
-  __device__ static void weigh(const Values &values, const Weights &weights,
-                               WeightedValues &weighted) {
+    __device__ static Before state_before(Shared& shared, const Current& current, const Sums& sums, Rings& rings) {
+        Before before = {};
+        if (Layout::places_of_state(current) > 0)
+            read_copied_state(shared, rings, before);
+        else if (current.sequence().initial.data != nullptr || current.sequence().split)
+            before = Base::state_before(current, current.job(), sums);
+        return before;
+    }
+
+    __device__ static void load_values(const char* c, Values& values) {
+        const uint32_t base = ptx::shared_address(c);
 #pragma unroll
-    for (int step = 0; step < kTokenSteps; ++step)
-      Element::weigh(values[step], weights.step[step].pair, weighted.high[step],
-                     weighted.low[step]);
-  }
+        for (int step = 0; step < kTokenSteps; ++step)
+            ptx::ldmatrix_x4_transposed(values[step],
+                                        Layout::transposed_part_address(base, step * 16, Layout::warp_in_group() * 2));
+    }
 
-  __device__ static void weigh_first_chunk(Shared &shared,
-                                           const Current &current, int chunk,
-                                           const Rings &rings,
-                                           WeightedValues &weighted) {
-    Values values;
-    Weights weights;
-    load_chunk(shared, current, chunk, rings, values, weights);
-    weigh(values, weights, weighted);
-  }
+    // The values of a chunk that is next in the ring of stages, and their weights.
+    __device__ static void load_chunk(Shared& shared, const Current& current, int chunk, const Rings& rings,
+                                      Values& values, Weights& weights) {
+        ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
+        load_values(shared.stage[rings.stage.index].c, values);
+        weights = Weights(current, chunk);
+    }
 
-  // What a chunk needs of the sum that it belongs to.
-  struct Decays {
-    float tokens; // before the chunk
-    float before; // g^n of so many
-    float own;    // g^m of the chunk's tokens
-  };
-
-  // Of a job, in registers.
-  struct Work {
-    State sum;
-    Before before;
-    WeightedValues weighted; // of the next chunk
-    Decays decays;
-  };
-
-  __device__ static float decay_of(const Current &current, int chunk) {
-    return current.its_job().decay[current.is_short(chunk)];
-  }
-
-  // Adds a chunk whose values are weighed, and weighs those of the next one of
-  // the job, if any.
-  __device__ static void run_chunk(const Params &params, Shared &shared,
-                                   const Current &current, int chunk,
-                                   Work &work, Rings &rings) {
-    auto &exchange = shared.exchange;
-    auto &[sum, before, weighted, decays] = work;
-    ptx::mbarrier_wait(exchange.state_empty[rings.state.index],
-                       rings.state.parity ^ 1);
-    Base::store_state(shared, rings.state.index, decays.before, before, sum);
+    __device__ static void weigh(const Values& values, const Weights& weights, WeightedValues& weighted) {
 #pragma unroll
-    for (int i = 0; i < kStateValues; ++i)
-      sum[i] *= decays.own;
-    const int stage = rings.stage.index;
-    Base::add_chunk(shared.stage[stage].b, weighted, sum);
+        for (int step = 0; step < kTokenSteps; ++step)
+            Element::weigh(values[step], weights.step[step].pair, weighted.high[step], weighted.low[step]);
+    }
 
-    // What takes time is done while the products run.
-    ptx::fence_async_shared();
-    Layout::arrive_at_state(exchange.state_full[rings.state.index]);
-    rings.state.advance();
-    rings.stage.advance();
-    decays.tokens +=
-        static_cast<float>(Layout::tokens_of(current.sequence(), chunk));
-    decays.before = expf(-current.rate() * decays.tokens);
-    decays.own = decay_of(current, chunk + 1);
-    const bool has_next = chunk + 1 < current.end_chunk();
-    Values values;
-    Weights weights;
-    if (has_next)
-      load_chunk(shared, current, chunk + 1, rings, values, weights);
-    Base::end_adding(params, weighted, sum);
-    // Not before the wait: the products read what is weighed.
-    if (has_next)
-      weigh(values, weights, weighted);
-    Layout::arrive_warp(shared.empty[stage]);
-  }
+    __device__ static void weigh_first_chunk(Shared& shared, const Current& current, int chunk, const Rings& rings,
+                                             WeightedValues& weighted) {
+        Values values;
+        Weights weights;
+        load_chunk(shared, current, chunk, rings, values, weights);
+        weigh(values, weights, weighted);
+    }
 
-  __device__ static void run_job(const Params &params, Shared &shared,
-                                 const Current &current, Rings &rings) {
-    const Sums sums = Base::sums_of(current, current.rate());
-    Work work;
-    work.sum = {};
-    work.before = state_before(shared, current, sums, rings);
-    current.wait_for_weights();
-    int chunk = current.job().first_chunk;
-    weigh_first_chunk(shared, current, chunk, rings, work.weighted);
-    work.decays.own = decay_of(current, chunk);
+    // What a chunk needs of the sum that it belongs to.
+    struct Decays {
+        float tokens; // before the chunk
+        float before; // g^n of so many
+        float own;    // g^m of the chunk's tokens
+    };
+
+    // Of a job, in registers.
+    struct Work {
+        State sum;
+        Before before;
+        WeightedValues weighted; // of the next chunk
+        Decays decays;
+    };
+
+    __device__ static float decay_of(const Current& current, int chunk) {
+        return current.its_job().decay[current.is_short(chunk)];
+    }
+
+    // Adds a chunk whose values are weighed, and weighs those of the next one of the job, if any.
+    __device__ static void run_chunk(const Params& params, Shared& shared, const Current& current, int chunk,
+                                     Work& work, Rings& rings) {
+        auto& exchange = shared.exchange;
+        auto& [sum, before, weighted, decays] = work;
+        ptx::mbarrier_wait(exchange.state_empty[rings.state.index], rings.state.parity ^ 1);
+        Base::store_state(shared, rings.state.index, decays.before, before, sum);
+#pragma unroll
+        for (int i = 0; i < kStateValues; ++i) sum[i] *= decays.own;
+        const int stage = rings.stage.index;
+        Base::add_chunk(shared.stage[stage].b, weighted, sum);
+
+        // What takes time is done while the products run.
+        ptx::fence_async_shared();
+        Layout::arrive_at_state(exchange.state_full[rings.state.index]);
+        rings.state.advance();
+        rings.stage.advance();
+        decays.tokens += static_cast<float>(Layout::tokens_of(current.sequence(), chunk));
+        decays.before = expf(-current.rate() * decays.tokens);
+        decays.own = decay_of(current, chunk + 1);
+        const bool has_next = chunk + 1 < current.end_chunk();
+        Values values;
+        Weights weights;
+        if (has_next) load_chunk(shared, current, chunk + 1, rings, values, weights);
+        Base::end_adding(params, weighted, sum);
+        // Not before the wait: the products read what is weighed.
+        if (has_next) weigh(values, weights, weighted);
+        Layout::arrive_warp(shared.empty[stage]);
+    }
+
+    __device__ static void run_job(const Params& params, Shared& shared, const Current& current, Rings& rings) {
+        const Sums sums = Base::sums_of(current, current.rate());
+        Work work;
+        work.sum = {};
+        work.before = state_before(shared, current, sums, rings);
+        current.wait_for_weights();
+        int chunk = current.job().first_chunk;
+        weigh_first_chunk(shared, current, chunk, rings, work.weighted);
+        work.decays.own = decay_of(current, chunk);
 #pragma unroll 1
-    while (true) {
-      work.decays.tokens = 0.0f;
-      work.decays.before = 1.0f;
-      const int end = min(current.end_chunk(), sums.end_chunk(chunk));
+        while (true) {
+            work.decays.tokens = 0.0f;
+            work.decays.before = 1.0f;
+            const int end = min(current.end_chunk(), sums.end_chunk(chunk));
 #pragma unroll 1
-      do {
-        run_chunk(params, shared, current, chunk, work, rings);
-      } while (++chunk < end);
-      if (chunk == current.end_chunk())
-        break;
-      Base::end_sum(current, current.job(), sums.decay_at_end(chunk),
-                    work.before, work.sum);
+            do {
+                run_chunk(params, shared, current, chunk, work, rings);
+            } while (++chunk < end);
+            if (chunk == current.end_chunk()) break;
+            Base::end_sum(current, current.job(), sums.decay_at_end(chunk), work.before, work.sum);
+        }
+        current.leave_weights();
+        write_final_state(shared, current, work.decays.before, work.before, work.sum, rings);
     }
-    current.leave_weights();
-    write_final_state(shared, current, work.decays.before, work.before,
-                      work.sum, rings);
-  }
 
-  __device__ static void run(const Params &params, Shared &shared) {
-    Rings rings;
-    Layout::for_each_job(params, shared, [&](const Current &current) {
-      run_job(params, shared, current, rings);
-    });
-  }
+    __device__ static void run(const Params& params, Shared& shared) {
+        Rings rings;
+        Layout::for_each_job(params, shared, [&](const Current& current) { run_job(params, shared, current, rings); });
+    }
 };
 
 } // namespace lattn::cuda
