@@ -1,3 +1,4 @@
+using LightningAttn.Interop;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -13,10 +14,12 @@ internal sealed class LayerDecayRates(float[] rates) : IDisposable
     private readonly Lock _lock = new();
     private readonly List<Tensor> _copies = []; // one per device and state type
 
+    internal IReadOnlyList<float> Values => rates;
+
     /// <summary>fp32, fp64 for fp64 activations; owned by this object.</summary>
     internal Tensor For(Tensor activations)
     {
-        ScalarType type = activations.dtype == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
+        ScalarType type = Kernels.StateType(activations.dtype);
         lock (_lock)
         {
             foreach (Tensor copy in _copies)

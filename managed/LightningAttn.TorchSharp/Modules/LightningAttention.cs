@@ -1,3 +1,4 @@
+using LightningAttn.Interop;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -23,7 +24,6 @@ namespace LightningAttn.Modules;
 public sealed class LightningAttention : nn.Module<Tensor, LightningAttentionState?, Tensor?, Tensor>
 {
     private readonly LightningAttentionOptions _options;
-    private readonly float[] _rates;
     private readonly LayerDecayRates _decayRates;
     private readonly RotaryEmbedding? _rotary;
     private readonly double _scale;
@@ -67,10 +67,10 @@ public sealed class LightningAttention : nn.Module<Tensor, LightningAttentionSta
         (this.hidden_size, this.num_heads) = (hidden_size, num_heads);
         this.head_dim = ModuleCheck.HeadDim(hidden_size, num_heads, head_dim);
         long rotarySize = ModuleCheck.Options(_options, num_heads, this.head_dim);
-        _rates = decay_rates is null
-            ? Rates(num_heads, layer_idx, num_layers)
-            : ModuleCheck.Rates(decay_rates, num_heads);
-        _decayRates = new LayerDecayRates(_rates);
+        _decayRates = new LayerDecayRates(
+            decay_rates is null
+                ? Rates(num_heads, layer_idx, num_layers)
+                : ModuleCheck.Rates(decay_rates, num_heads));
         _rotary = rotarySize == 0 ? null : new RotaryEmbedding(rotarySize, _options.RopeTheta);
         _scale = _options.Scale ?? 1 / Math.Sqrt(this.head_dim);
 
@@ -119,7 +119,7 @@ public sealed class LightningAttention : nn.Module<Tensor, LightningAttentionSta
     public long head_dim { get; }
 
     /// <summary>Decay rates of the heads, [H], in nats per token.</summary>
-    public IReadOnlyList<float> decay_rates => _rates;
+    public IReadOnlyList<float> decay_rates => _decayRates.Values;
 
     /// <summary>The state of sequences that have had no token yet, where the weights are.</summary>
     /// <param name="batch_size">B, at least 1.</param>
@@ -132,7 +132,7 @@ public sealed class LightningAttention : nn.Module<Tensor, LightningAttentionSta
             batch_size,
             num_heads,
             head_dim,
-            weight.dtype == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32,
+            Kernels.StateType(weight.dtype),
             weight.device);
     }
 

@@ -1,3 +1,4 @@
+using LightningAttn.Interop;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
@@ -22,14 +23,13 @@ internal sealed class RootMeanSquareNorm : nn.Module<Tensor, Tensor>
     {
         (_groups, _eps) = (groups, eps);
         _weight = new Parameter(ones(channels, dtype, device));
-        _weight.DetachFromDisposeScope();
         RegisterComponents();
     }
 
     public override Tensor forward(Tensor x)
     {
         using DisposeScope scope = NewDisposeScope();
-        ScalarType wide = x.dtype == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
+        ScalarType wide = Kernels.StateType(x.dtype);
         Tensor values = x.to(wide);
         Tensor grouped = _groups == 1 ? values : values.unflatten(x.dim() - 1, [_groups, -1]);
         Tensor inverse = grouped.square().mean([-1], keepdim: true).add_(_eps).rsqrt_();

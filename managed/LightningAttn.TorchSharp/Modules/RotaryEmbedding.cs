@@ -1,3 +1,4 @@
+using LightningAttn.Interop;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -22,7 +23,7 @@ internal sealed class RotaryEmbedding(long size, double theta)
     internal (Tensor Q, Tensor K) Turn(Tensor q, Tensor k, Tensor positions)
     {
         using DisposeScope scope = NewDisposeScope();
-        ScalarType wide = q.dtype == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
+        ScalarType wide = Kernels.StateType(q.dtype);
         // All of it on the device: a tensor made on the host would wait for the stream.
         Tensor frequencies = (arange(0, size, 2, ScalarType.Float64, positions.device) * (-Math.Log(theta) / size)).exp();
         Tensor angles = positions.unsqueeze(1).unsqueeze(-1) * frequencies; // [B or 1, 1, N, size / 2]

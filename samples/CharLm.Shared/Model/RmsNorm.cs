@@ -8,22 +8,24 @@ namespace CharLm.Model;
 /// <summary>x / sqrt(mean(x^2) + eps) * weight over the last axis.</summary>
 internal sealed class RmsNorm : nn.Module<Tensor, Tensor>
 {
-    private const double Epsilon = 1e-5;
+    private readonly double _eps;
 
     [ComponentName(Name = "weight")]
     private readonly Parameter _weight;
 
-    public RmsNorm(long dim)
+    public RmsNorm(long dim, double eps = 1e-5)
         : base(nameof(RmsNorm))
     {
+        _eps = eps;
         _weight = new Parameter(ones(dim));
+        _weight.DetachFromDisposeScope();
         RegisterComponents();
     }
 
     public override Tensor forward(Tensor x)
     {
         using var scope = NewDisposeScope();
-        var scale = x.square().mean([-1], keepdim: true).add_(Epsilon).rsqrt_();
+        var scale = x.square().mean([-1], keepdim: true).add_(_eps).rsqrt_();
         return (x * scale * _weight).MoveToOuterDisposeScope();
     }
 }

@@ -2,6 +2,7 @@ using LightningAttn.Modules;
 using TorchSharp;
 using TorchSharp.Utils;
 using static TorchSharp.torch;
+using RmsNorm = CharLm.Model.RmsNorm;
 
 namespace MiniMax.Model;
 

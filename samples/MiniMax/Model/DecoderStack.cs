@@ -2,6 +2,7 @@ using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
 using static TorchSharp.torch;
+using RmsNorm = CharLm.Model.RmsNorm;
 
 namespace MiniMax.Model;
 
