@@ -8,7 +8,8 @@
 //
 // Where the kernel starts during the one before it, its first CTAs read their slots early, as a hint of which states
 // will be wanted, and have these brought into L2. After the wait the states are loaded from there while the slots are
-// read again; only where a slot has changed is another state loaded.
+// read again; only where a slot has changed is another state loaded. With one token, CTAs bring the states of those a
+// wave after them into L2 as well.
 //
 // The order of every sum is fixed: 8 rows in a thread, 2 threads of a warp by shuffles, the warps in shared memory. It
 // depends on D alone, so a row's result is bitwise the same in any batch, and a token's whatever tokens come with it.
@@ -127,11 +128,11 @@ struct Decode {
         int64_t q, k, v;  // the thread's first element of the first token, counted from the tensor's data
         int64_t in, out;  // its first element in slot 0, counted from the states' data
 
-        __device__ explicit Part(const DecodeParams& p) {
+        __device__ Part(const DecodeParams& p, unsigned block) {
             const unsigned slices = static_cast<unsigned>(p.slices), heads = static_cast<unsigned>(p.heads);
-            slice_column = static_cast<int>(blockIdx.x % slices) * kSlice;
-            head = static_cast<int>(blockIdx.x / slices % heads);
-            batch = blockIdx.x / slices / heads;
+            slice_column = static_cast<int>(block % slices) * kSlice;
+            head = static_cast<int>(block / slices % heads);
+            batch = block / slices / heads;
             const int row = static_cast<int>(threadIdx.x) / kDecodeColumnThreads * kRows;
             const int column = slice_column + static_cast<int>(threadIdx.x) % kDecodeColumnThreads * kColumns;
             is_inside = row < p.row_dim && column < p.value_dim;
@@ -169,9 +170,20 @@ struct Decode {
         return slot * p.state_in.stride_slot + part.in;
     }
 
+    // Where a thread will find its part of a state, before the wait for what may still change that.
+    struct Guess {
+        int64_t slot = -1; // none
+        int64_t offset = 0;
+
+        Guess() = default;
+        __device__ Guess(const DecodeParams& p, const Part& part)
+            : slot(part.is_inside ? slot_of(p, part.batch) : -1), offset(ptx::opaque(in_slot(p, part, slot))) {}
+    };
+
     // A hint: what is loaded later is what is in memory then.
-    __device__ static void prefetch_state(const DecodeParams& p, int64_t offset) {
-        const StateT* from = static_cast<const StateT*>(p.state_in.data) + offset;
+    __device__ static void prefetch_state(const DecodeParams& p, const Guess& guess) {
+        if (guess.slot < 0) return;
+        const StateT* from = static_cast<const StateT*>(p.state_in.data) + guess.offset;
 #pragma unroll
         for (int d = 0; d < kRows; ++d) ptx::prefetch_l2(from + d * p.state_in.stride_d);
     }
@@ -276,7 +288,7 @@ struct Decode {
     __device__ static void run(const DecodeParams& p) {
         __shared__ Shared shared;
         // Found before the wait below; the compiler would leave most of it until after.
-        Part part(p);
+        Part part(p, blockIdx.x);
         part.q = ptx::opaque(part.q);
         part.k = ptx::opaque(part.k);
         part.v = ptx::opaque(part.v);
@@ -287,16 +299,18 @@ struct Decode {
 
         // The kernel before this one may still write anything that is read here, the slots too. So this slot is a guess
         // and its state is not looked at before the wait; a wrong guess costs time and changes nothing.
-        const bool guesses = part.is_inside && static_cast<int>(blockIdx.x) < p.early_blocks;
-        const int64_t guess = guesses ? slot_of(p, part.batch) : -1;
-        const int64_t guessed = ptx::opaque(in_slot(p, part, guess));
-        if (guess >= 0) prefetch_state(p, guessed);
+        const int block = static_cast<int>(blockIdx.x);
+        const Guess guess = block < p.early_blocks ? Guess(p, part) : Guess();
+        prefetch_state(p, guess);
+        Guess later;
+        if (kOneToken && block < p.prefetching_blocks) later = Guess(p, Part(p, blockIdx.x + p.early_blocks));
         ptx::wait_for_prior_kernel();
 
         Words words{};
-        if (guess >= 0) load_state(p, guessed, words);
+        if (guess.slot >= 0) load_state(p, guess.offset, words);
         // Only now, so that the next kernel's prefetches come after these loads.
         ptx::let_next_kernel_start();
+        prefetch_state(p, later);
         const float rate = p.decay_rate[part.head];
         Token token{};
         load_token(p, part, 0, with_output, token);
@@ -306,7 +320,7 @@ struct Decode {
             if (with_output) store_output(p, part, 0, all_tokens, 0, shared);
             return;
         }
-        if (part.is_inside && slot != guess) load_state(p, in_slot(p, part, slot), words);
+        if (part.is_inside && slot != guess.slot) load_state(p, in_slot(p, part, slot), words);
         const float decay = expf(-rate);
         if constexpr (kOneToken) {
             float sum[kColumns] = {};

@@ -1,4 +1,6 @@
 // Decode on CUDA: fills the kernel's parameters and queues it.
+#include <algorithm>
+
 #include "common/dtype.h"
 #include "cuda/cuda.h"
 #include "cuda/decode/decode_params.h"
@@ -73,13 +75,20 @@ Status decode(const lattn_decode_params& params) {
     decode.state_vectorized = vectorizes(params.state_in, params) && vectorizes(params.state_out, params);
     decode.scale = static_cast<float>(params.scale);
 
+    const int64_t blocks = params.batch * params.heads_v * decode.slices;
     const bool overlaps =
         device->compute_capability() >= kOverlapCapability && device->driver().LaunchKernelEx != nullptr;
-    if (overlaps)
-        decode.early_blocks =
-            device->multiprocessors() * (decode_resident_threads(state_bytes) / kernel_at(kernel).threads);
-    return device->launch(kernel, params.batch * params.heads_v * decode.slices, static_cast<CUstream>(params.stream),
-                          decode, overlaps ? Start::kDuringPrior : Start::kAfterPrior);
+    if (overlaps) {
+        const int wave = device->multiprocessors() * (decode_resident_threads(state_bytes) / kernel_at(kernel).threads);
+        decode.early_blocks = wave;
+        // The first wave's loads find their states in L2, and DRAM would be idle. With 16-bit states every wave has
+        // fewer loads under way than it could take.
+        const int64_t followed = std::max<int64_t>(blocks - wave, 0);
+        decode.prefetching_blocks =
+            static_cast<int32_t>(state_bytes == 2 ? followed : std::min<int64_t>(followed, wave));
+    }
+    return device->launch(kernel, blocks, static_cast<CUstream>(params.stream), decode,
+                          overlaps ? Start::kDuringPrior : Start::kAfterPrior);
 }
 
 } // namespace lattn::cuda

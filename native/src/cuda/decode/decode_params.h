@@ -37,6 +37,8 @@ struct DecodeParams {
     int32_t slices;           // of value columns, one for each CTA
     int32_t state_vectorized; // 16 bytes of columns of both states are aligned words
     int32_t early_blocks;     // of the grid: those that may start during the kernel before this one
+    // Of the grid, for one token: those that prefetch the state of the one early_blocks after them
+    int32_t prefetching_blocks;
     float scale;
 };
 
