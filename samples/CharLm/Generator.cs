@@ -16,7 +16,7 @@ internal static class Generator
     {
         var device = model.parameters().First().device;
         var random = new SplitMix64(seed);
-        using var state = new DecodingState(model.Config, batchSize: 1, device);
+        using var state = model.NewState(batchSize: 1);
         var pending = prompt;
         while (true)
         {
@@ -31,7 +31,7 @@ internal static class Generator
         using var scope = NewDisposeScope();
         using var noGrad = no_grad();
         var tokens = tensor(text.Select(b => (long)b).ToArray(), 1, text.Length, device: device);
-        return model.call(tokens, state).select(1, -1).to(float32).cpu().data<float>().ToArray();
+        return model.call(tokens, state.Layers).select(1, -1).to(float32).cpu().data<float>().ToArray();
     }
 
     /// <param name="logits">[256].</param>

@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using CharLm.Model;
 using LightningAttn;
+using LightningAttn.Modules;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -90,8 +91,9 @@ internal sealed class Engine : IDisposable
             slots[row] = streams[row].Slot;
         }
 
-        var state = new PooledDecode(_pool, _pool.Indices(slots));
-        var logits = _model.call(OnDevice(tensor(tokens, _decodeRows, 1)), state);
+        var indices = _pool.Indices(slots);
+        var logits = _model.call(
+            OnDevice(tensor(tokens, _decodeRows, 1)), Layers(states => new PooledSequences(states, indices)));
         return logits.narrow(0, 0, streams.Count).squeeze(1);
     }
 
@@ -116,14 +118,17 @@ internal sealed class Engine : IDisposable
             }
         }
 
-        var state = new PackedPrefill(
-            _pool,
-            OnDevice(tensor(offsets)),
-            _pool.Indices([.. chunks.Select(chunk => (StateSlot?)chunk.Stream.Slot)]),
-            OnDevice(tensor(chunks.Select(chunk => !chunk.IsFirst).ToArray())));
-        var logits = _model.call(OnDevice(tensor(tokens, 1, _prefillRows)), state);
+        var cuSeqlens = OnDevice(tensor(offsets));
+        var indices = _pool.Indices([.. chunks.Select(chunk => (StateSlot?)chunk.Stream.Slot)]);
+        var continues = OnDevice(tensor(chunks.Select(chunk => !chunk.IsFirst).ToArray()));
+        var logits = _model.call(
+            OnDevice(tensor(tokens, 1, _prefillRows)),
+            Layers(states => new PackedSequences(cuSeqlens, states, indices, continues)));
         return ends.Count > 0 ? logits.squeeze(0).index_select(0, OnDevice(tensor(ends.ToArray()))) : null;
     }
+
+    private AttentionState[] Layers(Func<Tensor, AttentionState> of) =>
+        [.. Enumerable.Range(0, _model.Config.Layers).Select(layer => of(_pool[layer]))];
 
     /// <summary>The likeliest byte of each row, to each stream.</summary>
     private void Append(List<GenerationStream> streams, Tensor? logits)

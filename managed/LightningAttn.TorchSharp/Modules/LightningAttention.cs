@@ -21,7 +21,7 @@ namespace LightningAttn.Modules;
 /// rates are fp32 whatever the module is cast to: they follow from the layer, and are in no state_dict. Training and
 /// evaluation compute the same.
 /// </remarks>
-public sealed class LightningAttention : nn.Module<Tensor, LightningAttentionState?, Tensor?, Tensor>
+public sealed class LightningAttention : nn.Module<Tensor, AttentionState?, Tensor?, Tensor>
 {
     private readonly LightningAttentionOptions _options;
     private readonly LayerDecayRates _decayRates;
@@ -121,6 +121,8 @@ public sealed class LightningAttention : nn.Module<Tensor, LightningAttentionSta
     /// <summary>Decay rates of the heads, [H], in nats per token.</summary>
     public IReadOnlyList<float> decay_rates => _decayRates.Values;
 
+    internal bool HasRotary => _rotary is not null;
+
     /// <summary>The state of sequences that have had no token yet, where the weights are.</summary>
     /// <param name="batch_size">B, at least 1.</param>
     /// <exception cref="ArgumentOutOfRangeException">batch_size is below 1.</exception>
@@ -132,7 +134,7 @@ public sealed class LightningAttention : nn.Module<Tensor, LightningAttentionSta
             batch_size,
             num_heads,
             head_dim,
-            Kernels.StateType(weight.dtype),
+            Kernels.StateType(_options.OperatorType ?? weight.dtype),
             weight.device);
     }
 
@@ -142,12 +144,13 @@ public sealed class LightningAttention : nn.Module<Tensor, LightningAttentionSta
 
     /// <summary>The layer on the next tokens of sequences without padding.</summary>
     /// <inheritdoc cref="forward"/>
-    public Tensor call(Tensor x, LightningAttentionState? state) => call(x, state, null);
+    public Tensor call(Tensor x, AttentionState? state) => call(x, state, null);
 
     /// <summary>The layer on the next tokens of its sequences.</summary>
     /// <param name="x">[B, N, hidden_size] of the weights' type and device.</param>
-    /// <param name="state">What came before x, moved on by N tokens. Null: nothing came before, and the end is not
-    /// kept. One token (N = 1) takes the decoding kernel.</param>
+    /// <param name="state">What came before x, moved on by N tokens: that of <see cref="new_state"/>,
+    /// <see cref="PackedSequences"/> or <see cref="PooledSequences"/>. Null: nothing came before, and the end is not
+    /// kept. One token (N = 1) with a state takes the decoding kernel.</param>
     /// <param name="padding_mask">[B, N], of any type: 0 for padding, whose q, k and v are then zeros. Padding is to
     /// lie at the left of a sequence, where it changes nothing; at its right it leaves the outputs right, but the state
     /// decays on it. So with a state it is an error there on the CPU; on CUDA, where looking would synchronise, it is
@@ -159,14 +162,14 @@ public sealed class LightningAttention : nn.Module<Tensor, LightningAttentionSta
     /// <exception cref="NotSupportedException">The operator does not support the device, type or head_dim.</exception>
     /// <exception cref="DllNotFoundException">The native library is missing.</exception>
     /// <exception cref="LightningAttnException">The CUDA driver reported an error.</exception>
-    public override Tensor forward(Tensor x, LightningAttentionState? state, Tensor? padding_mask)
+    public override Tensor forward(Tensor x, AttentionState? state, Tensor? padding_mask)
     {
         ModuleCheck.Input(x, hidden_size);
-        ModuleCheck.State(state, x, num_heads, head_dim);
-        ModuleCheck.PaddingMask(padding_mask, x, hasState: state is not null);
-        if (x.size(1) == 0)
+        state ??= WholeSequences.Instance;
+        state.Check(x, padding_mask, this);
+        if (x.size(1) == 0 && state is not PackedSequences)
         {
-            return zeros_like(x);
+            return zeros_like(x); // empty sequences of a pool may have slots to clear
         }
 
         using DisposeScope scope = NewDisposeScope();
@@ -179,15 +182,19 @@ public sealed class LightningAttention : nn.Module<Tensor, LightningAttentionSta
         Tensor? positions = null;
         if (_rotary is not null)
         {
-            positions = Positions(x, state, padding_mask);
+            positions = state.Positions(x, padding_mask);
             (q, k) = _rotary.Turn(q, k, positions);
         }
 
-        Tensor rates = _decayRates.For(x);
-        Tensor attended = state is null ? Attend(q, k, v, rates) : state.Attend(q, k, v, rates, _scale);
-        state?.Advance(x.size(1), positions);
+        if (_options.OperatorType is { } type)
+        {
+            (q, k, v) = (q.to(type), k.to(type), v.to(type));
+        }
+
+        Tensor attended = state.Attend(q, k, v, _decayRates.For(q), _scale).to(x.dtype);
+        state.Advance(x.size(1), positions);
         Tensor gate = Activate(_gate.call(x), _options.GateActivation);
-        return _output.call(gate * _norm.call(attended)).MoveToOuterDisposeScope();
+        return _output.call(gate * _norm.call(attended.transpose(1, 2).flatten(2))).MoveToOuterDisposeScope();
     }
 
     /// <inheritdoc/>
@@ -220,6 +227,11 @@ public sealed class LightningAttention : nn.Module<Tensor, LightningAttentionSta
         Tensor Project(nn.Module<Tensor, Tensor> projection)
         {
             Tensor values = Activate(projection.call(x), _options.QkvActivation);
+            if (_queryNorm is null && _rotary is null && _options.OperatorType is { } type)
+            {
+                values = values.to(type); // at once, not q, k and v one by one
+            }
+
             return mask is null ? values : values * mask.ne(0).to(values.dtype).unsqueeze(-1);
         }
 
@@ -238,24 +250,6 @@ public sealed class LightningAttention : nn.Module<Tensor, LightningAttentionSta
 
         Tensor stacked = qkv.unflatten(2, [3, num_heads, head_dim]).transpose(1, 3); // [B, H, 3, N, D]
         return (stacked.select(2, 0), stacked.select(2, 1), stacked.select(2, 2));
-    }
-
-    /// <summary>[B or 1, N].</summary>
-    private static Tensor Positions(Tensor x, LightningAttentionState? state, Tensor? mask)
-    {
-        Tensor? real = mask?.ne(0);
-        return state is not null
-            ? state.Positions(x.size(1), real)
-            : real is not null
-                ? real.to(ScalarType.Int64).cumsum(1) - 1
-                : arange(x.size(1), ScalarType.Int64, x.device).unsqueeze(0);
-    }
-
-    private Tensor Attend(Tensor q, Tensor k, Tensor v, Tensor rates)
-    {
-        (Tensor output, _) = Functional.lightning_attention(
-            q, k, v, rates, scale: _scale, output_block_states: false);
-        return output.transpose(1, 2).flatten(2);
     }
 
     private static Tensor Activate(Tensor x, Activation activation) => activation switch

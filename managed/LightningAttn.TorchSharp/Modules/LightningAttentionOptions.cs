@@ -1,3 +1,5 @@
+using static TorchSharp.torch;
+
 namespace LightningAttn.Modules;
 
 /// <summary>How the rows of the query, key and value projections are laid out.</summary>
@@ -117,6 +119,12 @@ public sealed record LightningAttentionOptions
 
     /// <summary>The projections have biases.</summary>
     public bool Bias { get; init; }
+
+    /// <summary>
+    /// Mixed precision: the type that q, k and v are rounded to for the operator, whose output is cast back to that of x.
+    /// Null: they stay as they are.
+    /// </summary>
+    public ScalarType? OperatorType { get; init; }
 
     /// <summary>Names of the submodules in state_dict.</summary>
     public LightningAttentionNames Names { get; init; } = new();

@@ -13,7 +13,7 @@ namespace LightningAttn.Modules;
 /// state_dict. Where gradients are recorded they flow through the state into earlier calls; <see cref="detach"/> cuts
 /// them off there (truncated backpropagation through time). Not for several threads at once.
 /// </remarks>
-public sealed class LightningAttentionState : IDisposable
+public sealed class LightningAttentionState : AttentionState, IDisposable
 {
     private readonly Tensor _slots; // [B], the rows of _kv
     private Tensor _kv; // [B, H, D, E]
@@ -69,22 +69,32 @@ public sealed class LightningAttentionState : IDisposable
         _positions?.Dispose();
     }
 
-    /// <summary>Positions [B or 1, N] of the next N tokens, each sequence's first token at 0, padding before
-    /// it at -1.</summary>
-    /// <param name="count">N.</param>
-    /// <param name="mask">[B, N], false for padding, which has no position of its own; null: none.</param>
-    internal Tensor Positions(long count, Tensor? mask)
+    internal override void Check(Tensor x, Tensor? mask, LightningAttention layer)
+    {
+        ObjectDisposedException.ThrowIf(_kv.IsInvalid, this);
+        LightningAttn.Check.SameDevice(_kv, "state", x, "x");
+        (long heads, long size) = (layer.num_heads, layer.head_dim);
+        if (batch_size != x.size(0) || _kv.size(1) != heads || _kv.size(2) != size)
+        {
+            throw LightningAttn.Check.Unexpected(
+                _kv, "state", $"[B, H, D, D] = [{x.size(0)}, {heads}, {size}, {size}]");
+        }
+
+        ModuleCheck.PaddingMask(mask, x, hasState: true);
+    }
+
+    /// <summary>The first token of a sequence is at 0, padding before it at -1.</summary>
+    internal override Tensor Positions(Tensor x, Tensor? mask)
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor steps = mask is null
-            ? arange(1, count + 1, ScalarType.Int64, _kv.device).unsqueeze(0)
-            : mask.to(ScalarType.Int64).cumsum(1);
+            ? arange(1, x.size(1) + 1, ScalarType.Int64, _kv.device).unsqueeze(0)
+            : mask.ne(0).to(ScalarType.Int64).cumsum(1);
         Tensor positions = _positions is null ? steps + (tokens - 1) : steps + _positions;
         return positions.MoveToOuterDisposeScope();
     }
 
-    /// <summary>Attention [B, N, H E] of q, k, v [B, H, N, D], which are the next N tokens.</summary>
-    internal Tensor Attend(Tensor q, Tensor k, Tensor v, Tensor rates, double scale)
+    internal override Tensor Attend(Tensor q, Tensor k, Tensor v, Tensor rates, double scale)
     {
         bool recording = is_grad_enabled()
             && (q.requires_grad || k.requires_grad || v.requires_grad || _kv.requires_grad);
@@ -95,15 +105,12 @@ public sealed class LightningAttentionState : IDisposable
 
         using DisposeScope scope = NewDisposeScope();
         Tensor output = q.size(2) == 1
-            ? Scaled(DecodeToken(q, k, v, rates, recording), scale)
+            ? OfTokens(DecodeToken(q, k, v, rates, recording), v.size(1), scale)
             : Prefill(q, k, v, rates, scale, recording);
         return output.MoveToOuterDisposeScope();
     }
 
-    /// <summary>Counts the tokens that <see cref="Attend"/> has had.</summary>
-    /// <param name="count">N.</param>
-    /// <param name="positions">Their positions where these are kept, for sequences that differ in them.</param>
-    internal void Advance(long count, Tensor? positions)
+    internal override void Advance(long count, Tensor? positions)
     {
         tokens += count;
         if (positions is null || (positions.size(0) == 1 && _positions is null))
@@ -131,19 +138,19 @@ public sealed class LightningAttentionState : IDisposable
             _kv.copy_(last);
         }
 
-        return output.transpose(1, 2).flatten(2);
+        return output;
     }
 
     private Tensor DecodeToken(Tensor q, Tensor k, Tensor v, Tensor rates, bool recording)
     {
         if (!recording)
         {
-            return Functional.linear_decode_forward(q, k, v, _kv, rates, _slots).unsqueeze(1);
+            return Functional.linear_decode_forward(q, k, v, _kv, rates, _slots);
         }
 
         (Tensor output, Tensor state) = Functional.linear_decode_step(q, k, v, _kv, rates);
         Replace(state);
-        return output.unsqueeze(1);
+        return output;
     }
 
     private void Replace(Tensor kv)
@@ -152,6 +159,4 @@ public sealed class LightningAttentionState : IDisposable
         _kv = kv.DetachFromDisposeScope();
         old.Dispose();
     }
-
-    private static Tensor Scaled(Tensor output, double scale) => scale == 1 ? output : output * scale;
 }

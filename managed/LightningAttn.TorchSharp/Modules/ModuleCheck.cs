@@ -40,6 +40,11 @@ internal static class ModuleCheck
             double.IsFinite(options.RopeTheta) && options.RopeTheta > 0,
             $"options.RopeTheta is {options.RopeTheta}, expected a finite number > 0.");
 
+        Require(
+            options.OperatorType is null or ScalarType.Float16 or ScalarType.BFloat16 or ScalarType.Float32
+                or ScalarType.Float64,
+            $"options.OperatorType is {options.OperatorType}, expected float16, bfloat16, float32 or float64.");
+
         long channels = numHeads * headDim;
         Require(
             options.NormGroups >= 1 && channels % options.NormGroups == 0,
@@ -89,22 +94,6 @@ internal static class ModuleCheck
         }
     }
 
-    internal static void State(LightningAttentionState? state, Tensor x, long numHeads, long headDim)
-    {
-        if (state is null)
-        {
-            return;
-        }
-
-        ObjectDisposedException.ThrowIf(state.kv.IsInvalid, state);
-        Check.SameDevice(state.kv, "state", x, "x");
-        if (state.batch_size != x.size(0) || state.kv.size(1) != numHeads || state.kv.size(2) != headDim)
-        {
-            throw Check.Unexpected(
-                state.kv, "state", $"[B, H, D, D] = [{x.size(0)}, {numHeads}, {headDim}, {headDim}]");
-        }
-    }
-
     internal static void PaddingMask(Tensor? mask, Tensor x, bool hasState)
     {
         if (mask is null)
@@ -123,6 +112,38 @@ internal static class ModuleCheck
         if (hasState && mask.device_type == DeviceType.CPU && mask.size(1) > 1)
         {
             PaddingIsLeft(mask, Name);
+        }
+    }
+
+    /// <summary>Of a state that knows itself what is padding.</summary>
+    internal static void NoPaddingMask(Tensor? mask, string reason)
+    {
+        if (mask is not null)
+        {
+            throw new ArgumentException($"padding_mask is given, expected null: {reason}.", "padding_mask");
+        }
+    }
+
+    /// <summary>Positions of <paramref name="count"/> tokens of x, which a layer with rotary embedding needs.</summary>
+    internal static void Positions(Tensor? positions, string shape, long count, Tensor x, LightningAttention layer)
+    {
+        const string Name = "positions";
+        if (positions is null)
+        {
+            if (layer.HasRotary)
+            {
+                throw new ArgumentException(
+                    $"{Name} is null, expected {shape} = [{count}], as the layer has rotary embedding.", Name);
+            }
+
+            return;
+        }
+
+        Check.Usable(positions, Name);
+        Check.SameDevice(positions, Name, x, "x");
+        if (positions.dim() != 1 || positions.size(0) != count || positions.dtype != ScalarType.Int64)
+        {
+            throw Check.Unexpected(positions, Name, $"{shape} = [{count}], int64");
         }
     }
 

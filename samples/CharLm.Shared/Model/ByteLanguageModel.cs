@@ -1,3 +1,4 @@
+using LightningAttn.Modules;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
@@ -6,7 +7,7 @@ using static TorchSharp.torch;
 namespace CharLm.Model;
 
 /// <summary>Bytes [B, N] (int64) to the logits [B, N, 256] of the byte after each.</summary>
-internal sealed class ByteLanguageModel : nn.Module<Tensor, IAttentionState?, Tensor>
+internal sealed class ByteLanguageModel : nn.Module<Tensor, IReadOnlyList<AttentionState>?, Tensor>
 {
     [ComponentName(Name = "embed_tokens")]
     private readonly Embedding _embedding;
@@ -37,13 +38,19 @@ internal sealed class ByteLanguageModel : nn.Module<Tensor, IAttentionState?, Te
 
     public ModelConfig Config { get; }
 
-    public override Tensor forward(Tensor tokens, IAttentionState? state)
+    /// <summary>The states of sequences that have had no byte yet, the caller's to dispose.</summary>
+    public DecodingState NewState(long batchSize) => new([.. _blocks.Select(block => block.NewState(batchSize))]);
+
+    /// <param name="tokens">Bytes.</param>
+    /// <param name="states">Of each layer, what came before the bytes, moved on by them; null: nothing came before, and
+    /// the end is not kept (training).</param>
+    public override Tensor forward(Tensor tokens, IReadOnlyList<AttentionState>? states)
     {
         using var scope = NewDisposeScope();
         var h = _embedding.call(tokens);
-        foreach (var block in _blocks)
+        for (var layer = 0; layer < Config.Layers; layer++)
         {
-            h = block.call(h, state);
+            h = _blocks[layer].call(h, states?[layer]);
         }
 
         return _head.call(_norm.call(h)).MoveToOuterDisposeScope();

@@ -8,12 +8,14 @@ namespace CharLm.Model;
 /// <summary>x / sqrt(mean(x^2) + eps) * weight over the last axis.</summary>
 internal sealed class RmsNorm : nn.Module<Tensor, Tensor>
 {
+    public const double DefaultEps = 1e-5;
+
     private readonly double _eps;
 
     [ComponentName(Name = "weight")]
     private readonly Parameter _weight;
 
-    public RmsNorm(long dim, double eps = 1e-5)
+    public RmsNorm(long dim, double eps = DefaultEps)
         : base(nameof(RmsNorm))
     {
         _eps = eps;

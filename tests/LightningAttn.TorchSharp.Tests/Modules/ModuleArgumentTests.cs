@@ -48,6 +48,9 @@ internal sealed class ModuleArgumentTests
         yield return Case(
             () => new Layer(32, 2, 0, 1, options: options with { Layout = (QkvLayout)7 }),
             "options.Layout is 7, which is no QkvLayout.");
+        yield return Case(
+            () => new Layer(32, 2, 0, 1, options: options with { OperatorType = ScalarType.Int32 }),
+            "options.OperatorType is Int32, expected float16, bfloat16, float32 or float64.");
 
         static TestCaseData Case(Func<Layer> construct, string message) =>
             new TestCaseData(construct, message).SetArgDisplayNames(message);
