@@ -1,3 +1,4 @@
+using System.Globalization;
 using LightningAttn.Interop;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -58,15 +59,20 @@ internal static class DecayRates
         for (long head = 0; head < heads; head++)
         {
             double rate = isDouble ? ((double*)data)[head] : ((float*)data)[head];
-            if (!(rate >= 0 && double.IsFinite(rate)))
-            {
-                throw new ArgumentException(
-                    $"{name} has the value {rate.ToString(System.Globalization.CultureInfo.InvariantCulture)} for head "
-                    + $"{head}, expected a finite rate >= 0 in nats per token.",
-                    name);
-            }
+            CheckValue(rate, name, head);
         }
 
         GC.KeepAlive(rates);
+    }
+
+    internal static void CheckValue(double rate, string name, long head)
+    {
+        if (!(rate >= 0 && double.IsFinite(rate)))
+        {
+            throw new ArgumentException(
+                $"{name} has the value {rate.ToString(CultureInfo.InvariantCulture)} for head {head}, expected a finite "
+                + "rate >= 0 in nats per token.",
+                name);
+        }
     }
 }

@@ -74,12 +74,7 @@ internal static class ModuleCheck
 
         for (int head = 0; head < rates.Count; head++)
         {
-            if (!(rates[head] >= 0 && float.IsFinite(rates[head])))
-            {
-                throw new ArgumentException(
-                    $"decay_rates has {rates[head]} for head {head}, expected a finite rate >= 0 in nats per token.",
-                    "decay_rates");
-            }
+            DecayRates.CheckValue(rates[head], "decay_rates", head);
         }
 
         return [.. rates];

@@ -25,7 +25,7 @@ internal sealed class ModuleArgumentTests
         yield return Case(
             () => new Layer(32, 2, 0, 1, decay_rates: [1]), "decay_rates has 1 rates, expected one per head, 2.");
         yield return Case(
-            () => new Layer(32, 2, 0, 1, decay_rates: [1, float.NaN]), "decay_rates has NaN for head 1, expected a finite");
+            () => new Layer(32, 2, 0, 1, decay_rates: [1, float.NaN]), "decay_rates has the value NaN for head 1, expected");
         yield return Case(
             () => new Layer(32, 2, 0, 1, options: options with { NormGroups = 5 }),
             "options.NormGroups is 5, expected a divisor of num_heads * head_dim = 32.");
