@@ -10,8 +10,6 @@
 namespace lattn::cuda {
 namespace {
 
-// The first whose kernels may start during the one before them, as ptx/dependent_launch.cuh has it.
-constexpr int kOverlapCapability = 90;
 static_assert(kMaxDecodeTokens == LATTN_MAX_DECODE_TOKENS);
 
 DecodeTensor decode_tensor(const lattn_view& view, const lattn_decode_params& params, int64_t heads) {
@@ -76,9 +74,8 @@ Status decode(const lattn_decode_params& params) {
     decode.scale = static_cast<float>(params.scale);
 
     const int64_t blocks = params.batch * params.heads_v * decode.slices;
-    const bool overlaps =
-        device->compute_capability() >= kOverlapCapability && device->driver().LaunchKernelEx != nullptr;
-    if (overlaps) {
+    const Start start = device->earliest_start();
+    if (start == Start::kDuringPrior) {
         const int wave = device->multiprocessors() * (decode_resident_threads(state_bytes) / kernel_at(kernel).threads);
         decode.early_blocks = wave;
         // The first wave's loads find their states in L2, and DRAM would be idle. With 16-bit states every wave has
@@ -87,8 +84,7 @@ Status decode(const lattn_decode_params& params) {
         decode.prefetching_blocks =
             static_cast<int32_t>(state_bytes == 2 ? followed : std::min<int64_t>(followed, wave));
     }
-    return device->launch(kernel, blocks, static_cast<CUstream>(params.stream), decode,
-                          overlaps ? Start::kDuringPrior : Start::kAfterPrior);
+    return device->launch(kernel, blocks, static_cast<CUstream>(params.stream), decode, start);
 }
 
 } // namespace lattn::cuda

@@ -10,6 +10,8 @@ namespace {
 
 constexpr int kMaxDevices = 64;
 constexpr int kMinimumMajor = 8;
+// The first whose kernels may start during the one before them, as ptx/dependent_launch.cuh has it.
+constexpr int kOverlapCapability = 90;
 
 Status read_attribute(const Driver& driver, CUdevice device, CUdevice_attribute attribute, int& value) {
     return check_driver(driver, driver.DeviceGetAttribute(&value, attribute, device), "cuDeviceGetAttribute",
@@ -85,6 +87,11 @@ Status Device::initialize(const Driver& driver, int index) {
     // The primary context is the one that libtorch and the CUDA runtime use. It is never released: the process's other
     // users decide about its life.
     return check(driver.DevicePrimaryCtxRetain(&context_, device), "cuDevicePrimaryCtxRetain", "a device");
+}
+
+Start Device::earliest_start() const {
+    const bool overlaps = compute_capability_ >= kOverlapCapability && driver_->LaunchKernelEx != nullptr;
+    return overlaps ? Start::kDuringPrior : Start::kAfterPrior;
 }
 
 Status Device::check(CUresult result, const char* call, const char* what) const {

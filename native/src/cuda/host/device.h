@@ -25,6 +25,8 @@ public:
     // 10 * major + minor.
     int compute_capability() const { return compute_capability_; }
     int multiprocessors() const { return multiprocessors_; }
+    // kDuringPrior where the device and its driver have it.
+    Start earliest_start() const;
     const Driver& driver() const { return *driver_; }
 
     // Queues a fill with zero bytes.
