@@ -40,7 +40,7 @@ extern "C" {
 #endif
 
 /* Changes with every incompatible change of this header. */
-#define LATTN_ABI_VERSION 3u
+#define LATTN_ABI_VERSION 4u
 
 typedef int32_t lattn_status;
 enum {
@@ -226,6 +226,60 @@ typedef struct lattn_decode_params {
     void* stream;
 } lattn_decode_params;
 
+/* Element-wise functions. */
+typedef int32_t lattn_activation;
+enum {
+    LATTN_IDENTITY = 0,
+    LATTN_SILU = 1,   /* x sigmoid(x) */
+    LATTN_SIGMOID = 2 /* 1 / (1 + exp(-x)) */
+};
+
+/* What a layer does with the operator's output x before its last projection: RMSNorm in G groups of the H E channels,
+ * times a gate. With channel c = h E + e and L = H E / G channels in a group,
+ *
+ *   r      = 1 / sqrt(mean of x_c^2 over the group + eps)        group c / L
+ *   y_c    = activation(gate_c) (r x_c) weight_c
+ *
+ * Computed in the state type and rounded once. Every tensor has strides of its own, so x may lie heads first and y
+ * tokens first, [B, N, H E]. A row's results depend on that row alone. */
+typedef struct lattn_gated_norm {
+    int64_t batch;    /* B >= 0 */
+    int64_t heads;    /* H >= 1 */
+    int64_t tokens;   /* N >= 0 */
+    int64_t head_dim; /* E >= 1 */
+    int64_t groups;   /* G >= 1, a divisor of H E */
+    double eps;       /* finite, >= 0 */
+    lattn_activation activation;
+    lattn_dtype dtype; /* of all tensors */
+    lattn_device_type device_type;
+    int32_t device_index;
+} lattn_gated_norm;
+
+typedef struct lattn_gated_norm_forward_params {
+    uint64_t struct_size;
+    lattn_gated_norm norm;
+    lattn_view x;       /* [B, H, N, E] */
+    lattn_view gate;    /* [B, H, N, E] */
+    const void* weight; /* [H E] contiguous */
+    lattn_view output;  /* [B, H, N, E], written */
+    void* stream;
+} lattn_gated_norm_forward_params;
+
+typedef struct lattn_gated_norm_backward_params {
+    uint64_t struct_size;
+    lattn_gated_norm norm;
+    lattn_view x;           /* [B, H, N, E] */
+    lattn_view gate;        /* [B, H, N, E] */
+    const void* weight;     /* [H E] contiguous */
+    lattn_view grad_output; /* [B, H, N, E] */
+    lattn_view grad_x;      /* [B, H, N, E], written; data NULL: not wanted */
+    lattn_view grad_gate;   /* [B, H, N, E], written; data NULL: not wanted */
+    void* grad_weight;      /* [H E] contiguous, written (summed over B and N in a fixed order); NULL: not wanted */
+    void* workspace;        /* of lattn_gated_norm_backward_workspace_size() bytes, 256-byte aligned; NULL when 0 */
+    uint64_t workspace_bytes;
+    void* stream;
+} lattn_gated_norm_backward_params;
+
 /* What lattn_describe tells about the kernel that a problem would run. */
 typedef struct lattn_support_query {
     uint64_t struct_size;
@@ -279,6 +333,11 @@ LATTN_API lattn_status lattn_backward_workspace_size(const lattn_backward_params
 LATTN_API lattn_status lattn_forward(const lattn_forward_params* params);
 LATTN_API lattn_status lattn_backward(const lattn_backward_params* params);
 LATTN_API lattn_status lattn_decode(const lattn_decode_params* params);
+
+LATTN_API lattn_status lattn_gated_norm_backward_workspace_size(const lattn_gated_norm_backward_params* params,
+                                                                uint64_t* bytes);
+LATTN_API lattn_status lattn_gated_norm_forward(const lattn_gated_norm_forward_params* params);
+LATTN_API lattn_status lattn_gated_norm_backward(const lattn_gated_norm_backward_params* params);
 
 /* Waits for all work of a CUDA device and reports its asynchronous errors. For tests; no operator calls it. */
 LATTN_API lattn_status lattn_synchronize(int32_t device_index);

@@ -15,7 +15,7 @@ internal static unsafe class NativeLibraryLoader
     internal const string OverrideVariable = "LATTN_NATIVE_LIBRARY";
 
     /// <summary>LATTN_ABI_VERSION of the header that Structs.cs mirrors.</summary>
-    internal const uint AbiVersion = 3;
+    internal const uint AbiVersion = 4;
 
     private const string UseSameRelease = "use the library of the same release.";
 
@@ -163,6 +163,9 @@ internal static unsafe class NativeLibraryLoader
         CheckSize<BackwardParams>("lattn_backward_params");
         CheckSize<DecodeParams>("lattn_decode_params");
         CheckSize<SupportQuery>("lattn_support_query");
+        CheckSize<GatedNorm>("lattn_gated_norm");
+        CheckSize<GatedNormForwardParams>("lattn_gated_norm_forward_params");
+        CheckSize<GatedNormBackwardParams>("lattn_gated_norm_backward_params");
 
         void CheckSize<T>(string name)
             where T : unmanaged

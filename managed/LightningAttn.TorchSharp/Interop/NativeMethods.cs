@@ -34,5 +34,15 @@ internal static unsafe partial class NativeMethods
     internal static partial int lattn_decode(DecodeParams* parameters);
 
     [LibraryImport(Library)]
+    internal static partial int lattn_gated_norm_backward_workspace_size(
+        GatedNormBackwardParams* parameters, ulong* bytes);
+
+    [LibraryImport(Library)]
+    internal static partial int lattn_gated_norm_forward(GatedNormForwardParams* parameters);
+
+    [LibraryImport(Library)]
+    internal static partial int lattn_gated_norm_backward(GatedNormBackwardParams* parameters);
+
+    [LibraryImport(Library)]
     internal static partial int lattn_synchronize(int deviceIndex);
 }

@@ -146,6 +146,53 @@ internal struct DecodeParams
     public nint Stream;
 }
 
+/// <summary>lattn_gated_norm.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct GatedNorm
+{
+    public long Batch;
+    public long Heads;
+    public long Tokens;
+    public long HeadDim;
+    public long Groups;
+    public double Eps;
+    public int Activation;
+    public int Dtype;
+    public int DeviceType;
+    public int DeviceIndex;
+}
+
+/// <summary>lattn_gated_norm_forward_params.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct GatedNormForwardParams
+{
+    public ulong StructSize;
+    public GatedNorm Norm;
+    public View X;
+    public View Gate;
+    public nint Weight;
+    public View Output;
+    public nint Stream;
+}
+
+/// <summary>lattn_gated_norm_backward_params.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct GatedNormBackwardParams
+{
+    public ulong StructSize;
+    public GatedNorm Norm;
+    public View X;
+    public View Gate;
+    public nint Weight;
+    public View GradOutput;
+    public View GradX;
+    public View GradGate;
+    public nint GradWeight;
+    public nint Workspace;
+    public ulong WorkspaceBytes;
+    public nint Stream;
+}
+
 /// <summary>lattn_support_query.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct SupportQuery

@@ -81,10 +81,19 @@ uint64_t lattn_struct_size(const char* struct_name) {
 #define LATTN_STRUCT(type) \
     { #type, sizeof(type) }
     static constexpr Entry entries[] = {
-        LATTN_STRUCT(lattn_view),          LATTN_STRUCT(lattn_state_view),     LATTN_STRUCT(lattn_states_view),
-        LATTN_STRUCT(lattn_problem),       LATTN_STRUCT(lattn_forward_params), LATTN_STRUCT(lattn_backward_params),
-        LATTN_STRUCT(lattn_decode_params), LATTN_STRUCT(lattn_support_query),  LATTN_STRUCT(lattn_kernel_info),
+        LATTN_STRUCT(lattn_view),
+        LATTN_STRUCT(lattn_state_view),
+        LATTN_STRUCT(lattn_states_view),
+        LATTN_STRUCT(lattn_problem),
+        LATTN_STRUCT(lattn_forward_params),
+        LATTN_STRUCT(lattn_backward_params),
+        LATTN_STRUCT(lattn_decode_params),
+        LATTN_STRUCT(lattn_support_query),
+        LATTN_STRUCT(lattn_kernel_info),
         LATTN_STRUCT(lattn_pool),
+        LATTN_STRUCT(lattn_gated_norm),
+        LATTN_STRUCT(lattn_gated_norm_forward_params),
+        LATTN_STRUCT(lattn_gated_norm_backward_params),
     };
 #undef LATTN_STRUCT
     for (const Entry& entry : entries)

@@ -19,6 +19,12 @@ lattn_device_type device_type_of(const lattn_backward_params& params) {
 lattn_device_type device_type_of(const lattn_decode_params& params) {
     return params.device_type;
 }
+lattn_device_type device_type_of(const lattn_gated_norm_forward_params& params) {
+    return params.norm.device_type;
+}
+lattn_device_type device_type_of(const lattn_gated_norm_backward_params& params) {
+    return params.norm.device_type;
+}
 
 template <typename Params>
 Status run(const Params* params, Status (*check)(const Params&), Status (*on_cpu)(const Params&),
@@ -62,6 +68,24 @@ lattn_status lattn_backward(const lattn_backward_params* params) {
 
 lattn_status lattn_decode(const lattn_decode_params* params) {
     return lattn::run(params, lattn::check_decode, lattn::cpu::decode, lattn::cuda::decode).code;
+}
+
+lattn_status lattn_gated_norm_backward_workspace_size(const lattn_gated_norm_backward_params* params, uint64_t* bytes) {
+    return lattn::workspace_size(params, bytes, lattn::check_gated_norm_backward,
+                                 lattn::cuda::gated_norm_backward_workspace_size)
+        .code;
+}
+
+lattn_status lattn_gated_norm_forward(const lattn_gated_norm_forward_params* params) {
+    return lattn::run(params, lattn::check_gated_norm_forward, lattn::cpu::gated_norm_forward,
+                      lattn::cuda::gated_norm_forward)
+        .code;
+}
+
+lattn_status lattn_gated_norm_backward(const lattn_gated_norm_backward_params* params) {
+    return lattn::run(params, lattn::check_gated_norm_backward, lattn::cpu::gated_norm_backward,
+                      lattn::cuda::gated_norm_backward)
+        .code;
 }
 
 } // extern "C"

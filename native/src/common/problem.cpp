@@ -104,6 +104,32 @@ Status check_pool(const lattn_pool& pool, const lattn_problem& problem) {
                  static_cast<long long>(pool.slot_count), static_cast<long long>(problem.batch));
 }
 
+// The inputs that forward and backward of a gated norm share.
+template <typename Params>
+Status check_gated_norm(const Params& params) {
+    const lattn_gated_norm& norm = params.norm;
+    LATTN_RETURN_IF_ERROR(check_at_least("batch", norm.batch, 0));
+    LATTN_RETURN_IF_ERROR(check_at_least("heads", norm.heads, 1));
+    LATTN_RETURN_IF_ERROR(check_at_least("tokens", norm.tokens, 0));
+    LATTN_RETURN_IF_ERROR(check_at_least("head_dim", norm.head_dim, 1));
+    LATTN_RETURN_IF_ERROR(check_at_least("groups", norm.groups, 1));
+    const int64_t channels = norm.heads * norm.head_dim;
+    if (channels % norm.groups != 0)
+        return error(LATTN_INVALID_ARGUMENT, "groups = %lld must divide heads * head_dim = %lld",
+                     static_cast<long long>(norm.groups), static_cast<long long>(channels));
+    if (!std::isfinite(norm.eps) || norm.eps < 0)
+        return error(LATTN_INVALID_ARGUMENT, "eps = %g must be finite and not negative", norm.eps);
+    if (norm.activation < LATTN_IDENTITY || norm.activation > LATTN_SIGMOID)
+        return error(LATTN_INVALID_ARGUMENT, "activation = %d must be 0 (identity), 1 (SiLU) or 2 (sigmoid)",
+                     norm.activation);
+    LATTN_RETURN_IF_ERROR(check_dtype("dtype", norm.dtype));
+    LATTN_RETURN_IF_ERROR(check_device(norm.device_type, norm.device_index));
+    const int64_t rows = norm.batch * norm.tokens;
+    LATTN_RETURN_IF_ERROR(check_pointer("x", params.x.data, rows));
+    LATTN_RETURN_IF_ERROR(check_pointer("gate", params.gate.data, rows));
+    return check_pointer("weight", params.weight, rows);
+}
+
 } // namespace
 
 Status check_problem(const lattn_problem& problem) {
@@ -181,6 +207,18 @@ Status check_decode(const lattn_decode_params& params) {
     LATTN_RETURN_IF_ERROR(check_pointer("v", params.v.data, params.batch));
     LATTN_RETURN_IF_ERROR(check_pointer("decay_rate", params.decay_rate, params.batch));
     return check_pointer("state_in", params.state_in.data, params.batch > 0 ? params.slot_count : 0);
+}
+
+Status check_gated_norm_forward(const lattn_gated_norm_forward_params& params) {
+    LATTN_RETURN_IF_ERROR(check_struct_size("lattn_gated_norm_forward_params", params.struct_size, sizeof(params)));
+    LATTN_RETURN_IF_ERROR(check_gated_norm(params));
+    return check_pointer("output", params.output.data, params.norm.batch * params.norm.tokens);
+}
+
+Status check_gated_norm_backward(const lattn_gated_norm_backward_params& params) {
+    LATTN_RETURN_IF_ERROR(check_struct_size("lattn_gated_norm_backward_params", params.struct_size, sizeof(params)));
+    LATTN_RETURN_IF_ERROR(check_gated_norm(params));
+    return check_pointer("grad_output", params.grad_output.data, params.norm.batch * params.norm.tokens);
 }
 
 Status check_workspace(const void* workspace, uint64_t bytes, uint64_t needed) {

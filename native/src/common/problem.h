@@ -36,6 +36,8 @@ Status check_allow_tf32(int32_t allow_tf32);
 Status check_forward(const lattn_forward_params& params);
 Status check_backward(const lattn_backward_params& params);
 Status check_decode(const lattn_decode_params& params);
+Status check_gated_norm_forward(const lattn_gated_norm_forward_params& params);
+Status check_gated_norm_backward(const lattn_gated_norm_backward_params& params);
 
 // A call's workspace against what it needs.
 Status check_workspace(const void* workspace, uint64_t bytes, uint64_t needed);

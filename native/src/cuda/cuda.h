@@ -13,6 +13,9 @@ Status backward_workspace_size(const lattn_backward_params& params, uint64_t& by
 Status forward(const lattn_forward_params& params);
 Status backward(const lattn_backward_params& params);
 Status decode(const lattn_decode_params& params);
+Status gated_norm_backward_workspace_size(const lattn_gated_norm_backward_params& params, uint64_t& bytes);
+Status gated_norm_forward(const lattn_gated_norm_forward_params& params);
+Status gated_norm_backward(const lattn_gated_norm_backward_params& params);
 
 // Name of the kernel that an operation would run; `name` is a static string.
 Status describe(const lattn_support_query& query, const char*& name);

@@ -29,6 +29,15 @@ Status backward(const lattn_backward_params&) {
 Status decode(const lattn_decode_params&) {
     return unavailable();
 }
+Status gated_norm_backward_workspace_size(const lattn_gated_norm_backward_params&, uint64_t&) {
+    return unavailable();
+}
+Status gated_norm_forward(const lattn_gated_norm_forward_params&) {
+    return unavailable();
+}
+Status gated_norm_backward(const lattn_gated_norm_backward_params&) {
+    return unavailable();
+}
 Status describe(const lattn_support_query&, const char*&) {
     return unavailable();
 }

@@ -49,10 +49,25 @@ TEST_P(Graph, Forward) {
     EXPECT_EQ(eager.states.bytes(), replayed.states.bytes());
 }
 
-std::vector<Target> cuda_targets() {
-    std::vector<Target> result;
-    for (lattn_dtype dtype : kDeviceTypes) result.push_back({LATTN_CUDA, dtype});
-    return result;
+TEST_P(Graph, GatedNorm) {
+    GatedNormCase c;
+    c.dtype = GetParam().dtype;
+    c.device_type = GetParam().device;
+    c.tokens = 300;
+    c.head_dim = 128;
+    GatedNormProblem eager(c), replayed(c);
+    Mirror mirror(device(), eager), mirror_replayed(device(), replayed);
+    const auto run = [](Mirror& on, GatedNormProblem& problem) {
+        on.forward(problem.forward_params());
+        on.backward(problem.backward_params());
+    };
+    run(mirror, eager);
+    const bool ran = device().replay([&] { run(mirror_replayed, replayed); }, kReplays);
+    mirror.fetch();
+    mirror_replayed.fetch();
+    if (!ran) GTEST_SKIP() << kNoGraphs;
+    for (std::size_t i = 0; i < eager.results().size(); ++i)
+        EXPECT_EQ(eager.results()[i]->bytes(), replayed.results()[i]->bytes()) << "result " << i;
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, Graph, ::testing::ValuesIn(cuda_targets()), target_name);

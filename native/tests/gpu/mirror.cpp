@@ -70,6 +70,9 @@ void Mirror::add(Bytes host, bool is_input) {
     regions_.push_back(std::move(region));
 }
 
+Mirror::Mirror(Device& device, GatedNormProblem& problem)
+    : Mirror(device, all_bytes(problem.inputs()), all_bytes(problem.results())) {}
+
 void* Mirror::at(const void* host) const {
     if (host == nullptr) return nullptr;
     const auto* byte = static_cast<const unsigned char*>(host);
@@ -147,6 +150,24 @@ void Mirror::backward(lattn_backward_params params) {
     if (!succeeds([&] { return lattn_backward_workspace_size(&params, &params.workspace_bytes); })) return;
     params.workspace = workspace(params.workspace_bytes);
     succeeds([&] { return lattn_backward(&params); });
+}
+
+void Mirror::forward(lattn_gated_norm_forward_params params) {
+    for (lattn_view* view : {&params.x, &params.gate, &params.output}) view->data = at(view->data);
+    params.weight = at(params.weight);
+    params.stream = device_.stream();
+    succeeds([&] { return lattn_gated_norm_forward(&params); });
+}
+
+void Mirror::backward(lattn_gated_norm_backward_params params) {
+    for (lattn_view* view : {&params.x, &params.gate, &params.grad_output, &params.grad_x, &params.grad_gate})
+        view->data = at(view->data);
+    params.weight = at(params.weight);
+    params.grad_weight = at(params.grad_weight);
+    params.stream = device_.stream();
+    if (!succeeds([&] { return lattn_gated_norm_backward_workspace_size(&params, &params.workspace_bytes); })) return;
+    params.workspace = workspace(params.workspace_bytes);
+    succeeds([&] { return lattn_gated_norm_backward(&params); });
 }
 
 void Mirror::relocate(lattn_decode_params& params) const {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "decode_problem.h"
+#include "gated_norm_problem.h"
 #include "gpu/device.h"
 #include "problem.h"
 
@@ -25,6 +26,7 @@ public:
     Mirror(Device& device, Problem& problem, const std::vector<Tensor*>& more_results = {});
     // `in_place`: state_in is written.
     Mirror(Device& device, Decode& decode, bool in_place);
+    Mirror(Device& device, GatedNormProblem& problem);
 
     // Queue the call, with a workspace of exactly the size that it asks for.
     // From here on every call of the library is made on a new thread.
@@ -32,6 +34,8 @@ public:
 
     void forward(lattn_forward_params params);
     void backward(lattn_backward_params params);
+    void forward(lattn_gated_norm_forward_params params);
+    void backward(lattn_gated_norm_backward_params params);
     // Returns the status: a call may be refused for its values.
     lattn_status decode(lattn_decode_params params);
 

@@ -50,6 +50,17 @@ void OnDevice::check_forward_and_backward(const Case& c) {
     problem.expect_guards_intact();
 }
 
+void OnDevice::check(const GatedNormCase& c) {
+    GatedNormProblem problem(c);
+    Mirror mirror(device(), problem);
+    mirror.forward(problem.forward_params());
+    mirror.backward(problem.backward_params());
+    mirror.fetch();
+    problem.expect_forward();
+    problem.expect_backward();
+    problem.expect_guards_intact();
+}
+
 void OnHopper::SetUp() {
     OnDevice::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;

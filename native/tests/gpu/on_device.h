@@ -43,6 +43,7 @@ protected:
     // Each runs the passes that its name says and judges their results.
     void check_forward(const Case& c);
     void check_forward_and_backward(const Case& c);
+    void check(const GatedNormCase& c);
 };
 
 inline const std::vector<lattn_dtype> kDeviceTypes = {LATTN_BFLOAT16, LATTN_FLOAT16, LATTN_FLOAT32};
@@ -51,6 +52,12 @@ inline const std::vector<lattn_dtype> kDeviceTypes = {LATTN_BFLOAT16, LATTN_FLOA
 inline std::vector<Target> targets(const std::vector<lattn_dtype>& dtypes) {
     std::vector<Target> result = {{LATTN_CPU, dtypes.front()}};
     for (lattn_dtype dtype : dtypes) result.push_back({LATTN_CUDA, dtype});
+    return result;
+}
+
+inline std::vector<Target> cuda_targets() {
+    std::vector<Target> result;
+    for (lattn_dtype dtype : kDeviceTypes) result.push_back({LATTN_CUDA, dtype});
     return result;
 }
 

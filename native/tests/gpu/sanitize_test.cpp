@@ -70,6 +70,25 @@ TEST_P(Sanitize, PackedSequences) {
     }
 }
 
+TEST_P(Sanitize, GatedNorm) {
+    // One for each kernel: whole pieces and single elements, teams of a part of a warp and of several warps; slices of
+    // several rows.
+    for (const bool small : {true, false}) {
+        GatedNormCase c;
+        c.dtype = GetParam().dtype;
+        c.device_type = GetParam().device;
+        c.batch = 1;
+        c.tokens = small ? 520 : 3;
+        c.head_dim = small ? 8 : 520;
+        c.heads = 2;
+        c.groups = small ? 2 : 1;
+        for (const Layout layout : {Layout::kTokenMajor, Layout::kPadded}) {
+            c.gate_layout = layout;
+            check(c);
+        }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, Sanitize, ::testing::ValuesIn(operator_targets()), target_name);
 
 class SanitizeHopper : public OnHopper {};

@@ -3,6 +3,7 @@
 #include "common/dtype.h"
 #include "cuda/decay_grad/decay_grad_config.h"
 #include "cuda/decode/decode_params.h"
+#include "cuda/gated_norm/gated_norm_params.h"
 #include "cuda/group_sum/group_sum_params.h"
 #include "cuda/packed/clear_padding_params.h"
 #include "cuda/scan/scan_config.h"
@@ -28,6 +29,7 @@ LATTN_DECLARE_FATBIN(decay_grad)
 LATTN_DECLARE_FATBIN(group_sum)
 LATTN_DECLARE_FATBIN(clear_padding)
 LATTN_DECLARE_FATBIN(decode)
+LATTN_DECLARE_FATBIN(gated_norm)
 }
 
 namespace lattn::cuda {
@@ -46,7 +48,8 @@ enum ModuleIndex {
     kDecayGradModule,
     kGroupSumModule,
     kClearPaddingModule,
-    kDecodeModule
+    kDecodeModule,
+    kGatedNormModule
 };
 
 #define LATTN_MODULE(stem) \
@@ -64,7 +67,8 @@ const Module modules[kModuleCount] = {LATTN_MODULE(scan_bf16),
                                       LATTN_MODULE(decay_grad),
                                       LATTN_MODULE(group_sum),
                                       LATTN_MODULE(clear_padding),
-                                      LATTN_MODULE(decode)};
+                                      LATTN_MODULE(decode),
+                                      LATTN_MODULE(gated_norm)};
 
 // element_bytes, score_bytes: as the kernels' Operand<T> has them.
 template <int kElementBytes, int kScoreBytes, int kRowDim>
@@ -138,6 +142,19 @@ constexpr Kernel decode(lattn_dtype dtype, lattn_dtype state_dtype, const char* 
                         Operation operation = Operation::kDecode) {
     return {operation, dtype, state_dtype, kRowDim, name, kDecodeModule, 32 * decode_warps(kRowDim), 0};
 }
+
+constexpr Kernel gated_norm(lattn_dtype dtype, const char* name, Operation operation, int threads) {
+    return {operation, dtype, 0, 0, name, kGatedNormModule, threads, 0};
+}
+
+#define LATTN_GATED_NORM(dtype, type)                                                                 \
+    gated_norm(dtype, "lattn_gated_norm_" type, Operation::kGatedNorm, kGatedNormThreads),            \
+        gated_norm(dtype, "lattn_gated_norm_any_" type, Operation::kGatedNormAny, kGatedNormThreads), \
+        gated_norm(dtype, "lattn_gated_norm_backward_" type, Operation::kGatedNormBackward,           \
+                   kGatedNormBackwardThreads),                                                        \
+        gated_norm(dtype, "lattn_gated_norm_backward_any_" type, Operation::kGatedNormBackwardAny,    \
+                   kGatedNormBackwardThreads),                                                        \
+        gated_norm(dtype, "lattn_gated_norm_sum_" type, Operation::kGatedNormSum, kGatedNormSumThreads)
 
 #define LATTN_DECODE(dtype, state_dtype, types)                                                        \
     decode<128>(dtype, state_dtype, "lattn_decode_" types "_d128"),                                    \
@@ -214,6 +231,9 @@ constexpr Kernel kernels[] = {
     LATTN_DECODE(LATTN_FLOAT32, LATTN_FLOAT32, "fp32_state_fp32"),
     LATTN_DECODE(LATTN_FLOAT32, LATTN_BFLOAT16, "fp32_state_bf16"),
     LATTN_DECODE(LATTN_FLOAT32, LATTN_FLOAT16, "fp32_state_fp16"),
+    LATTN_GATED_NORM(LATTN_BFLOAT16, "bf16"),
+    LATTN_GATED_NORM(LATTN_FLOAT16, "fp16"),
+    LATTN_GATED_NORM(LATTN_FLOAT32, "fp32"),
 };
 static_assert(sizeof(kernels) / sizeof(kernels[0]) == kKernelCount);
 

@@ -26,7 +26,12 @@ enum class Operation {
     kGroupSum,
     kClearPadding,
     kDecode,
-    kDecodeDraft
+    kDecodeDraft,
+    kGatedNorm,
+    kGatedNormAny,
+    kGatedNormBackward,
+    kGatedNormBackwardAny,
+    kGatedNormSum
 };
 
 struct Kernel {
@@ -40,8 +45,8 @@ struct Kernel {
     int shared_bytes;
 };
 
-constexpr int kModuleCount = 13;
-constexpr int kKernelCount = 95;
+constexpr int kModuleCount = 14;
+constexpr int kKernelCount = 110;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);

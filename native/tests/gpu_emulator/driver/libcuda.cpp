@@ -16,6 +16,7 @@
 // The kernels, as functions of their names.
 #include "decay_grad/decay_grad.cu"
 #include "decode/decode.cu"
+#include "gated_norm/gated_norm.cu"
 #include "group_sum/group_sum.cu"
 #include "packed/clear_padding.cu"
 #include "scan/scan_bf16.cu"
@@ -92,6 +93,11 @@ const std::map<std::string, Kernel>& kernels() {
         LATTN_DECODE_KERNELS_OF_STATES(bf16),
         LATTN_DECODE_KERNELS_OF_STATES(fp16),
         LATTN_DECODE_KERNELS_OF_STATES(fp32),
+        LATTN_KERNELS_OF_TYPES(lattn_gated_norm),
+        LATTN_KERNELS_OF_TYPES(lattn_gated_norm_any),
+        LATTN_KERNELS_OF_TYPES(lattn_gated_norm_backward),
+        LATTN_KERNELS_OF_TYPES(lattn_gated_norm_backward_any),
+        LATTN_KERNELS_OF_TYPES(lattn_gated_norm_sum),
     };
     return all;
 }
