@@ -193,8 +193,7 @@ public sealed class LightningAttention : nn.Module<Tensor, AttentionState?, Tens
 
         Tensor attended = state.Attend(q, k, v, _decayRates.For(q), _scale).to(x.dtype);
         state.Advance(x.size(1), positions);
-        Tensor gate = Activate(_gate.call(x), _options.GateActivation);
-        return _output.call(gate * _norm.call(attended.transpose(1, 2).flatten(2))).MoveToOuterDisposeScope();
+        return _output.call(GatedNorm(attended, _gate.call(x))).MoveToOuterDisposeScope();
     }
 
     /// <inheritdoc/>
@@ -251,6 +250,12 @@ public sealed class LightningAttention : nn.Module<Tensor, AttentionState?, Tens
         Tensor stacked = qkv.unflatten(2, [3, num_heads, head_dim]).transpose(1, 3); // [B, H, 3, N, D]
         return (stacked.select(2, 0), stacked.select(2, 1), stacked.select(2, 2));
     }
+
+    /// <summary>act(gate) * norm(attended) [B, N, H E], for attended [B, H, N, E].</summary>
+    private Tensor GatedNorm(Tensor attended, Tensor gate) =>
+        _norm is RootMeanSquareNorm norm && norm.CanGate(attended, gate)
+            ? norm.Gated(attended, gate, _options.GateActivation)
+            : Activate(gate, _options.GateActivation) * _norm.call(attended.transpose(1, 2).flatten(2));
 
     private static Tensor Activate(Tensor x, Activation activation) => activation switch
     {

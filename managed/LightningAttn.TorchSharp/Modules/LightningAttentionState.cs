@@ -141,6 +141,7 @@ public sealed class LightningAttentionState : AttentionState, IDisposable
         return output;
     }
 
+    /// <summary>[B, H E].</summary>
     private Tensor DecodeToken(Tensor q, Tensor k, Tensor v, Tensor rates, bool recording)
     {
         if (!recording)

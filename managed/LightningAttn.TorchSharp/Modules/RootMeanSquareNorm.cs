@@ -37,4 +37,26 @@ internal sealed class RootMeanSquareNorm : nn.Module<Tensor, Tensor>
         scaled = _groups == 1 ? scaled : scaled.flatten(-2);
         return (scaled * _weight.to(wide)).to(x.dtype).MoveToOuterDisposeScope();
     }
+
+    /// <summary>Whether <see cref="Gated"/> takes them: one type and one device for all.</summary>
+    internal bool CanGate(Tensor x, Tensor gate) => Agrees(x, gate) && Agrees(x, _weight);
+
+    /// <summary>activation(gate) times the norm of x, by one kernel, rounded once.</summary>
+    /// <param name="x">[B, H, N, E] of any strides, H E channels.</param>
+    /// <param name="gate">[B, N, H E].</param>
+    /// <param name="activation">Of the gate.</param>
+    /// <returns>[B, N, H E].</returns>
+    internal Tensor Gated(Tensor x, Tensor gate, Activation activation)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        var options = new GatedNormOptions(_groups, _eps, activation);
+        bool recording = is_grad_enabled() && (x.requires_grad || gate.requires_grad || _weight.requires_grad);
+        Tensor output = recording
+            ? Autograd.GatedNorm.Record(x, gate, _weight, options)
+            : Kernels.GatedNormForward(x, gate, _weight, options);
+        return output.MoveToOuterDisposeScope();
+    }
+
+    private static bool Agrees(Tensor x, Tensor other) =>
+        other.dtype == x.dtype && other.device_type == x.device_type && other.device_index == x.device_index;
 }
