@@ -1,3 +1,4 @@
+using LightningAttn.Interop;
 using LightningAttn.Modules;
 using TorchSharp;
 using TorchSharp.Modules;
@@ -5,8 +6,11 @@ using static TorchSharp.torch;
 
 namespace LightningAttn.Benchmarks;
 
-/// <summary>The input of a layer and the q, k, v that its projection could have made of it.</summary>
-internal sealed class LayerInputs(Tensor x, Tensor qkv) : IDisposable
+/// <summary>
+/// The input of a layer, the q, k, v that its projection could have made of it, and what the operator could have made of
+/// these.
+/// </summary>
+internal sealed class LayerInputs(Tensor x, Tensor qkv, Tensor attended) : IDisposable
 {
     /// <summary>[B, N, H D].</summary>
     public Tensor X => x;
@@ -14,20 +18,28 @@ internal sealed class LayerInputs(Tensor x, Tensor qkv) : IDisposable
     /// <summary>[B, N, 3 H D].</summary>
     public Tensor Qkv => qkv;
 
+    /// <summary>[B, H, N, D].</summary>
+    public Tensor Attended => attended;
+
     public void Dispose()
     {
         x.Dispose();
         qkv.Dispose();
+        attended.Dispose();
     }
 }
 
 /// <summary>
 /// The forward pass of <see cref="Modules.LightningAttention"/>, hidden size H D, beside its parts: the same formula
-/// written out around the operator, its projections alone, the operator alone. What the module adds is the difference of
-/// the first two; what the layer adds to its projections and the operator, that to the last two.
+/// written out in torch's operators around the operator, its projections alone, the operator alone, the gated norm behind
+/// it alone. What the layer adds to its projections and the operator is the difference to these.
 /// </summary>
 internal sealed class LayerWorkload : Workload<LayerInputs>
 {
+    private const string GatedNorm = "gated norm";
+
+    private static readonly GatedNormOptions s_norm = new(Groups: 1, Eps: 1e-6, Activation.Sigmoid);
+
     private readonly Modules.LightningAttention _layer;
     private readonly Linear _qkv;
     private readonly Linear _gate;
@@ -51,12 +63,16 @@ internal sealed class LayerWorkload : Workload<LayerInputs>
             new("written out", inputs => (WrittenOut(inputs.X), null)) { IsChecked = false },
             new("projections", inputs => (Projections(inputs.X), null)) { IsChecked = false },
             new("operator", inputs => (Operator(inputs.Qkv), null)) { IsChecked = false },
+            new(GatedNorm, inputs => (Kernels.GatedNormForward(inputs.Attended, inputs.X, _weight, s_norm), null))
+            {
+                IsChecked = false,
+            },
         ];
     }
 
     protected override IReadOnlyList<Variant<LayerInputs>> Variants { get; }
 
-    protected override long BytesPerSet => 5 * Shape.Elements * Type.ElementSize();
+    protected override long BytesPerSet => 6 * Shape.Elements * Type.ElementSize();
 
     public override void Dispose()
     {
@@ -69,18 +85,27 @@ internal sealed class LayerWorkload : Workload<LayerInputs>
         long hidden = (long)Shape.Heads * Shape.HeadDim;
         return new(
             randn([Shape.Batch, Shape.Tokens, hidden], Type, Device).DetachFromDisposeScope(),
-            randn([Shape.Batch, Shape.Tokens, 3 * hidden], Type, Device).DetachFromDisposeScope());
+            randn([Shape.Batch, Shape.Tokens, 3 * hidden], Type, Device).DetachFromDisposeScope(),
+            randn([Shape.Batch, Shape.Heads, Shape.Tokens, Shape.HeadDim], Type, Device).DetachFromDisposeScope());
     }
 
-    /// <summary>The module is compared with the written-out form, bit for bit; both with float64 in the tests.</summary>
+    /// <summary>
+    /// The module is compared with the written-out form, which rounds the gate, the norm and their product where the
+    /// module rounds once; the tests compare both with float64.
+    /// </summary>
     protected override IEnumerable<(Variant<LayerInputs> Variant, Errors Errors)> CheckedErrors()
     {
         using var scope = NewDisposeScope();
         using var inputs = CreateInputs();
         using var mode = no_grad();
-        if (!_layer.call(inputs.X).eq(WrittenOut(inputs.X)).all().item<bool>())
+        var expected = WrittenOut(inputs.X).to(float64);
+        var difference = _layer.call(inputs.X).to(float64) - expected;
+        var error = (difference.square().sum() / expected.square().sum()).sqrt().item<double>();
+        if (!(error <= CorrectnessGate.Ceiling(Type)))
         {
-            throw new GateException($"layer {Shape} {Type}: the module does not give what its formula gives");
+            throw new GateException(
+                $"layer {Shape} {Type}: the module differs by {error:G3} from its formula written out, more than "
+                + $"{CorrectnessGate.Ceiling(Type):G3}");
         }
 
         return [];
@@ -92,7 +117,10 @@ internal sealed class LayerWorkload : Workload<LayerInputs>
         return [variant.Forward(inputs).Output];
     }
 
-    protected override Work WorkOf(Variant<LayerInputs> variant) => Work.Forward(Shape, (int)Type.ElementSize());
+    /// <summary>Of the gated norm: its two inputs, its weight and its output, once each.</summary>
+    protected override Work WorkOf(Variant<LayerInputs> variant) => variant.Name == GatedNorm
+        ? new(((3 * Shape.Elements) + (Shape.Heads * (long)Shape.HeadDim)) * Type.ElementSize(), Operations: 0)
+        : Work.Forward(Shape, (int)Type.ElementSize());
 
     protected override Limits? LimitsOf(double floorMicroseconds) => null;
 
