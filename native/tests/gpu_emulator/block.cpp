@@ -1,5 +1,7 @@
 #include "gpu_emulator/block.h"
 
+#include <optional>
+
 uint3 blockIdx;
 dim3 blockDim;
 dim3 gridDim;
@@ -143,10 +145,12 @@ void run(const Config& config, const std::function<void(char* shared)>& kernel) 
     if (running != nullptr) throw Error("run() inside a kernel");
     if (config.threads < 32 || config.threads > kMaxThreads || config.threads % 32 != 0)
         throw Error(std::to_string(config.threads) + " threads, which is not a multiple of 32 up to 1024");
-    const Stacks stacks(config.threads);
+    // Kept for the next launch: mapping them and their first use cost more than a small kernel.
+    static std::optional<Stacks> stacks;
+    if (!stacks || stacks->count() < config.threads) stacks.emplace(config.threads);
     gridDim = dim3(static_cast<unsigned>(config.blocks));
     blockDim = dim3(static_cast<unsigned>(config.threads));
-    for (int index = 0; index < config.blocks; ++index) Block(config, index, stacks).run(kernel);
+    for (int index = 0; index < config.blocks; ++index) Block(config, index, *stacks).run(kernel);
 }
 
 } // namespace lattn::emulator

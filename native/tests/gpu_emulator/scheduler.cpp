@@ -31,18 +31,9 @@ std::size_t page_bytes() {
     return bytes;
 }
 
-// A context that begins with entry() on a stack of its own.
-void prepare(ucontext_t& context, char* stack, void (*entry)()) {
-    getcontext(&context);
-    context.uc_stack.ss_sp = stack;
-    context.uc_stack.ss_size = Stacks::bytes();
-    context.uc_link = nullptr;
-    makecontext(&context, entry, 0);
-}
-
 } // namespace
 
-Stacks::Stacks(int count) : memory_bytes_(static_cast<std::size_t>(count) * (bytes() + page_bytes())) {
+Stacks::Stacks(int count) : count_(count), memory_bytes_(static_cast<std::size_t>(count) * (bytes() + page_bytes())) {
     void* memory =
         mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
@@ -66,20 +57,17 @@ Scheduler::Scheduler(int threads, const Stacks& stacks, std::mt19937_64& random,
     : threads_(threads),
       random_(random),
       surroundings_(surroundings),
+      states_(static_cast<std::size_t>(threads)),
       fibers_(static_cast<std::size_t>(threads) + 1),
       running_(threads),
       came_from_(threads) {
+    getcontext(&start_);
     order_ = static_cast<Order>(random_() % 3);
-    const uint64_t salt = random_();
     for (int thread = 0; thread < threads; ++thread) {
-        const int unit = order_ == Order::kWarps ? thread / kWarp : thread;
-        priorities_.push_back(static_cast<int64_t>(std::mt19937_64(salt + static_cast<uint64_t>(unit))() >> 1));
-    }
-    for (int thread = 0; thread < threads; ++thread) {
-        Fiber& fiber = fibers_[thread];
-        fiber.stack_bottom = stacks.bottom(thread);
-        fiber.stack_bytes = Stacks::bytes();
-        prepare(fiber.context, stacks.bottom(thread), &Scheduler::enter);
+        const bool as_the_one_before = order_ == Order::kWarps && thread % kWarp != 0;
+        priorities_.push_back(as_the_one_before ? priorities_.back() : static_cast<int64_t>(random_() >> 1));
+        fibers_[thread].stack_bottom = stacks.bottom(thread);
+        fibers_[thread].stack_bytes = Stacks::bytes();
         make_ready(thread);
     }
 }
@@ -99,8 +87,8 @@ void Scheduler::run(const std::function<void()>& body) {
 
 void Scheduler::wake(Wait::For what, uint32_t id) {
     for (int thread = 0; thread < threads_; ++thread) {
-        const Fiber& fiber = fibers_[thread];
-        if (fiber.state == Fiber::State::kBlocked && fiber.wait.what == what && fiber.wait.id == id) make_ready(thread);
+        const State& state = states_[thread];
+        if (state.is == State::Is::kBlocked && state.wait.what == what && state.wait.id == id) make_ready(thread);
     }
 }
 
@@ -109,6 +97,10 @@ void Scheduler::yield() {
     const int first = order_ == Order::kWarps ? running_ / kWarp * kWarp : running_;
     const int end = order_ == Order::kWarps ? first + kWarp : first + 1;
     std::fill(priorities_.begin() + first, priorities_.begin() + end, lowest_priority_);
+    if (order_ == Order::kWarps) {
+        for (Ready& ready : ready_) ready.priority = priorities_[ready.thread];
+        std::make_heap(ready_.begin(), ready_.end());
+    }
     make_ready(running_);
     suspend();
 }
@@ -128,7 +120,7 @@ void Scheduler::run_body() {
     } catch (...) {
         if (!failure_) failure_ = std::current_exception();
     }
-    fibers_[thread].state = Fiber::State::kEnded;
+    states_[thread].is = State::Is::kEnded;
     ++ended_;
     try {
         next = choose();
@@ -139,9 +131,9 @@ void Scheduler::run_body() {
 }
 
 void Scheduler::suspend() {
-    Fiber& fiber = fibers_[running_];
     const int thread = running_;
-    if (fiber.wait.what != Wait::For::kNothing) fiber.state = Fiber::State::kBlocked;
+    State& state = states_[thread];
+    if (state.wait.what != Wait::For::kNothing) state.is = State::Is::kBlocked;
     const int next = choose();
     if (next != thread) transfer(next);
     if (unwinding_) throw Unwind();
@@ -159,12 +151,11 @@ int Scheduler::choose() {
 }
 
 int Scheduler::take_ready() {
-    std::swap(ready_[random_() % ready_.size()], ready_.back());
-    if (order_ != Order::kUniform) {
-        const auto lower = [&](int a, int b) { return priorities_[a] < priorities_[b]; };
-        std::swap(*std::max_element(ready_.begin(), ready_.end(), lower), ready_.back());
-    }
-    const int thread = ready_.back();
+    if (order_ == Order::kUniform)
+        std::swap(ready_[random_() % ready_.size()], ready_.back());
+    else
+        std::pop_heap(ready_.begin(), ready_.end());
+    const int thread = ready_.back().thread;
     ready_.pop_back();
     return thread;
 }
@@ -173,16 +164,27 @@ void Scheduler::transfer(int to, [[maybe_unused]] bool ended) {
     Fiber& from_fiber = fibers_[running_];
     Fiber& to_fiber = fibers_[to];
     came_from_ = std::exchange(running_, to);
-    if (to < threads_) {
-        to_fiber.started = true;
-        threadIdx.x = static_cast<unsigned>(to);
-    }
+    if (to < threads_) threadIdx.x = static_cast<unsigned>(to);
 #ifdef __SANITIZE_ADDRESS__
     __sanitizer_start_switch_fiber(ended ? nullptr : &from_fiber.sanitizer_stack, to_fiber.stack_bottom,
                                    to_fiber.stack_bytes);
 #endif
-    swapcontext(&from_fiber.context, &to_fiber.context);
+    // swapcontext() does the same with a system call each time.
+    if (_setjmp(from_fiber.resume) == 0) {
+        if (to < threads_ && !to_fiber.started) start(to_fiber);
+        _longjmp(to_fiber.resume, 1);
+    }
     arrived();
+}
+
+// Begins enter() on the fiber's stack.
+void Scheduler::start(Fiber& fiber) {
+    fiber.started = true;
+    start_.uc_stack.ss_sp = const_cast<void*>(fiber.stack_bottom);
+    start_.uc_stack.ss_size = fiber.stack_bytes;
+    start_.uc_link = nullptr;
+    makecontext(&start_, &Scheduler::enter, 0);
+    setcontext(&start_);
 }
 
 // On the stack of the fiber that runs now.
@@ -200,30 +202,31 @@ void Scheduler::arrived() {
 }
 
 void Scheduler::make_ready(int thread) {
-    fibers_[thread].state = Fiber::State::kReady;
-    ready_.push_back(thread);
+    states_[thread].is = State::Is::kReady;
+    ready_.push_back({priorities_[thread], static_cast<uint32_t>(random_()), thread});
+    if (order_ != Order::kUniform) std::push_heap(ready_.begin(), ready_.end());
 }
 
 void Scheduler::unwind_others() {
     unwinding_ = true;
     for (int thread = 0; thread < threads_; ++thread) {
-        if (fibers_[thread].started && fibers_[thread].state != Fiber::State::kEnded) transfer(thread);
+        if (fibers_[thread].started && states_[thread].is != State::Is::kEnded) transfer(thread);
     }
 }
 
 std::string Scheduler::deadlock() const {
     std::string text = "deadlock: every thread waits and nothing is under way";
     for (int first = 0; first < threads_;) {
-        const Fiber& fiber = fibers_[first];
-        const bool ended = fiber.state == Fiber::State::kEnded;
-        const auto same = [&](const Fiber& other) {
-            return (other.state == Fiber::State::kEnded) == ended && (ended || other.wait == fiber.wait);
+        const State& state = states_[first];
+        const bool ended = state.is == State::Is::kEnded;
+        const auto same = [&](const State& other) {
+            return (other.is == State::Is::kEnded) == ended && (ended || other.wait == state.wait);
         };
         int end = first + 1;
-        while (end < threads_ && end % kWarp != 0 && same(fibers_[end])) ++end;
+        while (end < threads_ && end % kWarp != 0 && same(states_[end])) ++end;
         text += "\n  warp " + std::to_string(first / kWarp) + ", lanes " + std::to_string(first % kWarp) + " to " +
                 std::to_string((end - 1) % kWarp) + ": " +
-                (ended ? std::string("ended") : surroundings_.describe(fiber.wait));
+                (ended ? std::string("ended") : surroundings_.describe(state.wait));
         first = end;
     }
     return text;

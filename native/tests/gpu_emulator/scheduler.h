@@ -3,6 +3,7 @@
 // behind all others at random moments, so that they are far behind now and then.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstddef>
@@ -34,12 +35,14 @@ public:
     Stacks(const Stacks&) = delete;
     Stacks& operator=(const Stacks&) = delete;
 
+    int count() const { return count_; }
     char* bottom(int index) const;
     static std::size_t bytes();
 
 private:
-    char* memory_;
+    int count_;
     std::size_t memory_bytes_;
+    char* memory_;
 };
 
 class Scheduler {
@@ -67,10 +70,10 @@ public:
     template <typename Ready>
     void wait(const Wait& wait, Ready ready) {
         while (!ready()) {
-            fibers_[running_].wait = wait;
+            states_[running_].wait = wait;
             suspend();
         }
-        fibers_[running_].wait = {};
+        states_[running_].wait = {};
     }
 
     void wake(Wait::For what, uint32_t id);
@@ -81,16 +84,30 @@ public:
 private:
     enum class Order { kUniform, kWarps, kThreads };
 
-    struct Fiber {
-        enum class State { kReady, kBlocked, kEnded };
+    struct State {
+        enum class Is { kReady, kBlocked, kEnded };
 
-        ucontext_t context;
-        State state = State::kReady;
-        bool started = false;
+        Is is = Is::kReady;
         Wait wait;
+    };
+
+    struct Fiber {
+        jmp_buf resume;
+        bool started = false;
         const void* stack_bottom = nullptr;
         std::size_t stack_bytes = 0;
         void* sanitizer_stack = nullptr;
+    };
+
+    // A thread that can run; in some orders ready_ is a heap of them.
+    struct Ready {
+        int64_t priority;
+        uint32_t tie; // among threads of the same priority
+        int thread;
+
+        bool operator<(const Ready& other) const {
+            return priority != other.priority ? priority < other.priority : tie < other.tie;
+        }
     };
 
     static void enter();
@@ -99,6 +116,7 @@ private:
     int choose();
     int take_ready();
     void transfer(int to, bool ended = false);
+    void start(Fiber& fiber);
     void arrived();
     void make_ready(int thread);
     void unwind_others();
@@ -107,8 +125,10 @@ private:
     const int threads_;
     std::mt19937_64& random_;
     Surroundings& surroundings_;
+    std::vector<State> states_; // of threads
     std::vector<Fiber> fibers_; // of the threads, then run()'s
-    std::vector<int> ready_;
+    std::vector<Ready> ready_;
+    ucontext_t start_; // of the thread that starts
     Order order_;
     std::vector<int64_t> priorities_; // of threads
     int64_t lowest_priority_ = 0;

@@ -40,34 +40,36 @@ void store_matrix(Warp::Lane* const (&lanes)[32], int matrix, int first_thread) 
     }
 }
 
-// Element k of row (operand a) or column (operand b) of a product: bf16 in pairs, the lower half first.
-float operand(uint32_t word, int k, bool bfloat16) {
-    if (!bfloat16) return std::bit_cast<float>(word);
-    return std::bit_cast<float>(k % 2 == 0 ? word << 16 : word & 0xffff0000u);
+// Operands are words of one tf32, or of two bf16 of which the lower half is the first.
+double operand(uint32_t word, int half, bool bfloat16) {
+    if (!bfloat16) return static_cast<double>(std::bit_cast<float>(word));
+    return static_cast<double>(std::bit_cast<float>(half == 0 ? word << 16 : word & 0xffff0000u));
 }
 
 // PTX's fragments of m16n8k16 (bf16) and m16n8k8 (tf32): lane 4g + t holds of a row g and g + 8, of b column g, and of
 // the accumulators columns 2t and 2t + 1 of both rows.
-void multiply(Warp::Lane* const (&lanes)[32], bool bfloat16) {
-    const int size = bfloat16 ? 16 : 8;
-    const int per_word = bfloat16 ? 2 : 1;
-    float result[32][4];
+template <bool kBfloat16>
+void multiply(Warp::Lane* const (&lanes)[32]) {
+    constexpr int kPerWord = kBfloat16 ? 2 : 1;
+    constexpr int kDepth = 8 * kPerWord;
+    double a[16][kDepth], b[kDepth][8], sums[16][8];
     for (int lane = 0; lane < 32; ++lane) {
-        for (int i = 0; i < 4; ++i) {
-            const int row = lane / 4 + i / 2 * 8;
-            const int column = lane % 4 * 2 + i % 2;
-            double sum = static_cast<double>(lanes[lane]->accumulators[i]);
-            for (int k = 0; k < size; ++k) {
-                const int t = k / per_word % 4;
-                const int half = k / (4 * per_word);
-                const uint32_t a = lanes[row % 8 * 4 + t]->a[half * 2 + row / 8];
-                const uint32_t b = lanes[column * 4 + t]->b[half];
-                sum += static_cast<double>(operand(a, k, bfloat16)) * static_cast<double>(operand(b, k, bfloat16));
-            }
-            result[lane][i] = static_cast<float>(sum);
+        const Warp::Lane& part = *lanes[lane];
+        const int g = lane / 4, t = lane % 4;
+        for (int i = 0; i < 4; ++i) sums[g + i / 2 * 8][2 * t + i % 2] = static_cast<double>(part.accumulators[i]);
+        for (int half = 0; half < kPerWord; ++half) {
+            const int k = t * kPerWord + half;
+            for (int i = 0; i < 4; ++i)
+                a[g + i % 2 * 8][k + i / 2 * 4 * kPerWord] = operand(part.a[i], half, kBfloat16);
+            for (int i = 0; i < 2; ++i) b[k + i * 4 * kPerWord][g] = operand(part.b[i], half, kBfloat16);
         }
     }
-    for (int lane = 0; lane < 32; ++lane) std::memcpy(lanes[lane]->accumulators, result[lane], sizeof(result[lane]));
+    for (int row = 0; row < 16; ++row)
+        for (int k = 0; k < kDepth; ++k)
+            for (int column = 0; column < 8; ++column) sums[row][column] += a[row][k] * b[k][column];
+    for (int lane = 0; lane < 32; ++lane)
+        for (int i = 0; i < 4; ++i)
+            lanes[lane]->accumulators[i] = static_cast<float>(sums[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2]);
 }
 
 } // namespace
@@ -143,8 +145,10 @@ void Warp::execute(Meeting& meeting) {
                 store_matrix(meeting.lanes, matrix, block().threads.current() / 32 * 32);
             return;
         case Operation::kMultiplyBfloat16:
+            multiply<true>(meeting.lanes);
+            return;
         case Operation::kMultiplyTf32:
-            multiply(meeting.lanes, meeting.operation == Operation::kMultiplyBfloat16);
+            multiply<false>(meeting.lanes);
             return;
     }
 }
