@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The Windows library without a Windows machine: lightning_attn.dll cross-compiled with mingw-w64, CUDA kernels included
-# where nvcc is found, and run under Wine. First the native tests (ctest), then the NUnit suite, published for win-x64
-# together with .NET, TorchSharp and the libtorch for Windows. What needs a GPU is skipped, as everywhere without one.
+# where nvcc is found, and run under Wine: the native tests (ctest), and the NUnit suite, published for win-x64 together
+# with .NET, TorchSharp and the libtorch for Windows. What needs a GPU is skipped, as everywhere without one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -47,8 +47,10 @@ library
 "$(dirname "$wine")/wineserver" -p > /dev/null 2>&1 || true # it is running already
 trap '"$(dirname "$wine")/wineserver" -k' EXIT
 
-# Both suites run, whatever the first one says.
+# Both suites run, whatever the other one says, and at the same time: each keeps little more than one processor busy.
 status=0
+managed_tests "$@" > "$build/managed-tests.log" 2>&1 &
 native_tests || status=1
-managed_tests "$@" || status=1
+wait $! || status=1
+cat "$build/managed-tests.log"
 exit $status
