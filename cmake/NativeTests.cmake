@@ -111,7 +111,7 @@ if(GTest_FOUND AND LATTN_CUDA_FOUND)
     if(with_emulator)
         function(lattn_add_emulated_test name filter)
             add_test(NAME emulated.${name} COMMAND lattn_gpu_tests "--gtest_filter=${filter}")
-            set_tests_properties(emulated.${name} PROPERTIES TIMEOUT 600 COST 1000 FAIL_REGULAR_EXPRESSION "SKIPPED"
+            set_tests_properties(emulated.${name} PROPERTIES TIMEOUT 900 COST 1000 FAIL_REGULAR_EXPRESSION "SKIPPED"
                 ENVIRONMENT "LD_LIBRARY_PATH=${emulated_driver};LATTN_REQUIRE_CUDA=1")
         endfunction()
         lattn_add_emulated_test(general "*Sanitize.*cuda*:*DecodeStep.*cuda*:*DecodeTokens.*cuda*:*GatedNorm.*cuda*")
