@@ -35,12 +35,12 @@ struct GatedNormBackward {
         T* grad_x;
         T* grad_gate;
 
-        __device__ __forceinline__ Row(const GatedNormBackwardParams& p, const Team& team, int64_t row)
-            : x(team.row_of(p.x, row)),
-              gate(team.row_of(p.gate, row)),
-              grad_output(team.row_of(p.grad_output, row)),
-              grad_x(team.row_of(p.grad_x, row)),
-              grad_gate(team.row_of(p.grad_gate, row)) {}
+        __device__ __forceinline__ Row(const GatedNormBackwardParams& p, const typename Team::RowIndex& row)
+            : x(Team::row_of(p.x, row)),
+              gate(Team::row_of(p.gate, row)),
+              grad_output(Team::row_of(p.grad_output, row)),
+              grad_x(Team::row_of(p.grad_x, row)),
+              grad_gate(Team::row_of(p.grad_gate, row)) {}
     };
 
     __device__ __forceinline__ static Inputs load(const GatedNormBackwardParams& p, const Team& team, const Row& row,
@@ -96,15 +96,14 @@ struct GatedNormBackward {
         __shared__ float shared[2][2][Team::kWarps];
         const GatedNormShape& shape = p.shape;
         const Team team(shape);
-        const int64_t slice =
-            static_cast<int64_t>(static_cast<uint64_t>(team.team) / static_cast<unsigned>(shape.groups));
+        const int64_t slice = team.owned_row();
         const int group = static_cast<int>(team.team - slice * shape.groups);
         const int64_t first_row = slice * p.slice_rows;
-        const int pieces = (shape.pieces + team.threads - 1) / team.threads;
         float* partial = p.partial + slice * shape.groups * shape.group_channels;
         Place places[kPieces];
+        places[0] = team.first_place(group);
 #pragma unroll
-        for (int i = 0; i < kPieces; ++i) places[i] = team.place(group, i);
+        for (int i = 1; i < kPieces; ++i) places[i] = team.next_place(places[i - 1], i);
         ptx::wait_for_prior_kernel();
 
         Piece weight[kPieces];
@@ -113,36 +112,35 @@ struct GatedNormBackward {
         for (int i = 0; i < kPieces; ++i) weight[i] = team.load_weight(p.weight, places[i]);
             // Teams with fewer rows stay for the shuffles of their warp.
 #pragma unroll 1
-        for (int64_t row_index = first_row; row_index < first_row + p.slice_rows; ++row_index) {
-            const bool is_inside = row_index < shape.rows;
-            const Row row(p, team, row_index);
+        for (int row_of_slice = 0; row_of_slice < p.slice_rows; ++row_of_slice) {
+            const bool is_inside = first_row + row_of_slice < shape.rows;
+            const Row row(p, team.row_index(first_row + row_of_slice));
             Inputs in[kPieces];
 #pragma unroll
             for (int i = 0; i < kPieces; ++i) {
-                places[i].is_inside &= is_inside;
-                in[i] = load(p, team, row, places[i]);
+                Place place = places[i];
+                place.is_inside &= is_inside;
+                in[i] = load(p, team, row, place);
             }
             float sums[2] = {0.0f, 0.0f};
 #pragma unroll
             for (int i = 0; i < kPieces; ++i) add_sums(p, in[i], weight[i], sums);
+            Place place = places[kPieces - 1];
 #pragma unroll 1
-            for (int i = kPieces; i < pieces; ++i) {
-                Place place = team.place(group, i);
-                place.is_inside &= is_inside;
+            for (int i = kPieces; is_inside && (place = team.next_place(place, i)).is_inside; ++i)
                 add_sums(p, load(p, team, row, place), team.load_weight(p.weight, place), sums);
-            }
-            team.sum(sums, shared[(row_index - first_row) % 2]);
+            team.sum(sums, shared[row_of_slice % 2]);
             const float inverse = team.inverse_rms(sums[0]);
-            const float mean = sums[1] * inverse / static_cast<float>(shape.group_channels);
+            const float mean = sums[1] * inverse * shape.inverse_channels;
             if (!is_inside) continue;
 #pragma unroll
             for (int i = 0; i < kPieces; ++i)
                 store_grads(p, team, row, places[i], inverse, mean, in[i], weight[i], grad_weight[i]);
+            place = places[kPieces - 1];
 #pragma unroll 1
-            for (int i = kPieces; i < pieces; ++i) {
-                const Place place = team.place(group, i);
+            for (int i = kPieces; (place = team.next_place(place, i)).is_inside; ++i) {
                 float sums_of_piece[kWidth] = {};
-                if (row_index != first_row)
+                if (row_of_slice > 0)
                     for_each_sum(p, partial, place, [&](int j, float& sum) { sums_of_piece[j] = sum; });
                 store_grads(p, team, row, place, inverse, mean, load(p, team, row, place),
                             team.load_weight(p.weight, place), sums_of_piece);
@@ -153,7 +151,7 @@ struct GatedNormBackward {
         if (slice >= p.slices) return;
 #pragma unroll
         for (int i = 0; i < kPieces; ++i)
-            for_each_sum(p, partial, team.place(group, i), [&](int j, float& sum) { sum = grad_weight[i][j]; });
+            for_each_sum(p, partial, places[i], [&](int j, float& sum) { sum = grad_weight[i][j]; });
     }
 };
 

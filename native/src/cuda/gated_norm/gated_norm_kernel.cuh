@@ -18,31 +18,34 @@
 #include "ptx/approximate.cuh"
 #include "ptx/dependent_launch.cuh"
 #include "ptx/named_barrier.cuh"
+#include "ptx/streaming.cuh"
 #include "tile/packed.cuh"
 
 namespace lattn::cuda {
 
-// Of x, without a cancellation in the complement and without an overflow on the way.
-struct Sigmoid {
-    float value;
-    float complement; // 1 - value
+// exp(x) and 1 / x. Results that are rounded to 16 bits need no more than the hardware's functions give.
+template <typename T>
+__device__ __forceinline__ float exponential(float x) {
+    constexpr float kLog2E = 1.4426950408889634f;
+    if constexpr (sizeof(T) == 2)
+        return ptx::approximate_exp2(kLog2E * x);
+    else
+        return expf(x);
+}
 
-    // Results that are rounded to 16 bits need no more than the hardware's functions give.
-    template <typename T>
-    __device__ __forceinline__ static Sigmoid of(float x) {
-        constexpr float kLog2E = 1.4426950408889634f;
-        float decay, larger; // exp(-|x|), sigmoid(|x|)
-        if constexpr (sizeof(T) == 2) {
-            decay = ptx::approximate_exp2(-kLog2E * fabsf(x));
-            larger = ptx::approximate_reciprocal(1.0f + decay);
-        } else {
-            decay = expf(-fabsf(x));
-            larger = 1.0f / (1.0f + decay);
-        }
-        const float smaller = decay * larger;
-        return x >= 0.0f ? Sigmoid{larger, smaller} : Sigmoid{smaller, larger};
-    }
-};
+template <typename T>
+__device__ __forceinline__ float reciprocal(float x) {
+    if constexpr (sizeof(T) == 2)
+        return ptx::approximate_reciprocal(x);
+    else
+        return 1.0f / x;
+}
+
+// exp(-x) may be infinite: then this is zero.
+template <typename T>
+__device__ __forceinline__ float sigmoid(float x) {
+    return reciprocal<T>(1.0f + exponential<T>(-x));
+}
 
 // The branches are around whole pieces, so that a piece's elements are computed side by side.
 template <typename T, int kWidth>
@@ -52,28 +55,34 @@ __device__ __forceinline__ void activate(int activation, const Packed<T, kWidth>
         for (int i = 0; i < kWidth; ++i) value[i] = gate[i];
     } else if (activation == LATTN_SIGMOID) {
 #pragma unroll
-        for (int i = 0; i < kWidth; ++i) value[i] = Sigmoid::of<T>(gate[i]).value;
+        for (int i = 0; i < kWidth; ++i) value[i] = sigmoid<T>(gate[i]);
     } else {
 #pragma unroll
-        for (int i = 0; i < kWidth; ++i) value[i] = gate[i] * Sigmoid::of<T>(gate[i]).value;
+        for (int i = 0; i < kWidth; ++i) value[i] = gate[i] * sigmoid<T>(gate[i]);
     }
 }
 
 template <typename T, int kWidth>
 __device__ __forceinline__ void activate(int activation, const Packed<T, kWidth>& gate, float (&value)[kWidth],
                                          float (&derivative)[kWidth]) {
+    if (activation == LATTN_IDENTITY) {
 #pragma unroll
-    for (int i = 0; i < kWidth; ++i) {
-        value[i] = gate[i];
-        derivative[i] = 1.0f;
+        for (int i = 0; i < kWidth; ++i) {
+            value[i] = gate[i];
+            derivative[i] = 1.0f;
+        }
+        return;
     }
-    if (activation == LATTN_IDENTITY) return;
     const bool silu = activation == LATTN_SILU;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
-        const Sigmoid sigmoid = Sigmoid::of<T>(gate[i]);
-        value[i] = silu ? gate[i] * sigmoid.value : sigmoid.value;
-        derivative[i] = sigmoid.value * (silu ? fmaf(gate[i], sigmoid.complement, 1.0f) : sigmoid.complement);
+        // sigmoid(x) and 1 - sigmoid(x) = sigmoid(-x), from exp of what is not positive.
+        const float decay = exponential<T>(-fabsf(gate[i]));
+        const float larger = reciprocal<T>(1.0f + decay), smaller = decay * larger;
+        const bool positive = gate[i] >= 0.0f;
+        const float of_gate = positive ? larger : smaller, complement = positive ? smaller : larger;
+        value[i] = silu ? gate[i] * of_gate : of_gate;
+        derivative[i] = of_gate * (silu ? fmaf(gate[i], complement, 1.0f) : complement);
     }
 }
 
@@ -93,6 +102,10 @@ struct GatedNormTeam {
         bool is_inside;
     };
 
+    struct RowIndex {
+        int64_t batch, token;
+    };
+
     const GatedNormShape& shape;
     int threads;
     int thread;
@@ -105,26 +118,50 @@ struct GatedNormTeam {
           team(static_cast<int64_t>(blockIdx.x) * (kCtaThreads >> shape.team_log2) + (threadIdx.x >> shape.team_log2)) {
     }
 
-    // The thread's piece `index` of a group.
-    __device__ __forceinline__ Place place(int group, int index) const {
-        const int piece = index * threads + thread;
-        Place place{};
-        place.is_inside = piece < shape.pieces;
-        if (!place.is_inside) return place;
-        place.in_group = piece * kWidth;
+    // The thread's first piece of a group.
+    __device__ __forceinline__ Place first_place(int group) const {
+        Place place;
+        place.in_group = thread * kWidth;
         place.channel = group * shape.group_channels + place.in_group;
         const unsigned channel = static_cast<unsigned>(place.channel), head_dim = static_cast<unsigned>(shape.head_dim);
         place.head = static_cast<int>(channel / head_dim);
         place.column = static_cast<int>(channel % head_dim);
+        place.is_inside = thread < shape.pieces;
         return place;
     }
 
-    // The first element of a row, of head 0.
-    __device__ __forceinline__ T* row_of(const GatedNormTensor& tensor, int64_t row) const {
+    // The one after it, without another division. `index`: that of the result.
+    __device__ __forceinline__ Place next_place(Place place, int index) const {
+        place.in_group += threads * kWidth;
+        place.channel += threads * kWidth;
+        place.head += shape.step_heads;
+        place.column += shape.step_columns;
+        if (place.column >= shape.head_dim) {
+            place.column -= shape.head_dim;
+            ++place.head;
+        }
+        place.is_inside &= index * threads + thread < shape.pieces;
+        return place;
+    }
+
+    // A row's entry of the batch and its token. A division takes as long as all else before the first load: there is
+    // none where B = 1.
+    __device__ __forceinline__ RowIndex row_index(int64_t row) const {
+        if (shape.rows == shape.tokens) return {0, row};
         const uint64_t tokens = static_cast<uint64_t>(shape.tokens);
-        const int64_t batch = static_cast<int64_t>(static_cast<uint64_t>(row) / tokens);
-        const int64_t token = static_cast<int64_t>(static_cast<uint64_t>(row) % tokens);
-        return static_cast<T*>(tensor.data) + batch * tensor.stride_b + token * tensor.stride_n;
+        return {static_cast<int64_t>(static_cast<uint64_t>(row) / tokens),
+                static_cast<int64_t>(static_cast<uint64_t>(row) % tokens)};
+    }
+
+    // The row, or slice of rows, that the team works on, its groups being those of all rows one after the other.
+    __device__ __forceinline__ int64_t owned_row() const {
+        if (shape.groups == 1) return team;
+        return static_cast<int64_t>(static_cast<uint64_t>(team) / static_cast<unsigned>(shape.groups));
+    }
+
+    // The first element of a row, of head 0.
+    __device__ __forceinline__ static T* row_of(const GatedNormTensor& tensor, const RowIndex& row) {
+        return static_cast<T*>(tensor.data) + row.batch * tensor.stride_b + row.token * tensor.stride_n;
     }
 
     // Calls visit(i, offset from the row) for the elements of a piece.
@@ -147,7 +184,7 @@ struct GatedNormTeam {
         Piece piece{};
         if (!place.is_inside) return piece;
         if constexpr (kWhole) {
-            piece = *reinterpret_cast<const Piece*>(row + place.head * stride_h + place.column);
+            piece = ptx::load_streaming(reinterpret_cast<const Piece*>(row + place.head * stride_h + place.column));
         } else {
 #pragma unroll
             for (int i = 0; i < kWidth; ++i) piece.put(i, from_float<T>(0.0f));
@@ -157,14 +194,19 @@ struct GatedNormTeam {
     }
 
     __device__ __forceinline__ Piece load_weight(const void* weight, const Place& place) const {
-        return load(static_cast<const T*>(weight), shape.head_dim, place);
+        const T* channels = static_cast<const T*>(weight);
+        if constexpr (!kWhole) return load(channels, shape.head_dim, place);
+        Piece piece{};
+        if (place.is_inside) piece = ptx::load_streaming(reinterpret_cast<const Piece*>(channels + place.channel));
+        return piece;
     }
 
     __device__ __forceinline__ void store(T* row, int64_t stride_h, const Place& place,
                                           const float (&values)[kWidth]) const {
         if (!place.is_inside) return;
         if constexpr (kWhole)
-            *reinterpret_cast<Piece*>(row + place.head * stride_h + place.column) = Piece::of(values);
+            ptx::store_streaming(reinterpret_cast<Piece*>(row + place.head * stride_h + place.column),
+                                 Piece::of(values));
         else
             for_each_element(place, stride_h, [&](int i, int64_t offset) { row[offset] = from_float<T>(values[i]); });
     }
@@ -174,9 +216,11 @@ struct GatedNormTeam {
     template <int kCount>
     __device__ __forceinline__ void sum(float (&sums)[kCount], float (&shared)[kCount][kWarps]) const {
 #pragma unroll
-        for (int i = 0; i < kCount; ++i)
-            for (int distance = min(threads, 32) / 2; distance > 0; distance /= 2)
-                sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], distance);
+        for (int distance = 16; distance > 0; distance /= 2) {
+            if (distance >= threads) continue;
+#pragma unroll
+            for (int i = 0; i < kCount; ++i) sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], distance);
+        }
         if (threads <= 32) return;
         const int warp = static_cast<int>(threadIdx.x) / 32, first = warp & -(threads / 32);
         if (threadIdx.x % 32 == 0) {
@@ -193,7 +237,7 @@ struct GatedNormTeam {
 
     // 1 / sqrt(mean x^2 + eps) from the sum of squares.
     __device__ __forceinline__ float inverse_rms(float sum_squares) const {
-        return ptx::approximate_rsqrt(sum_squares / static_cast<float>(shape.group_channels) + shape.eps);
+        return ptx::approximate_rsqrt(fmaf(sum_squares, shape.inverse_channels, shape.eps));
     }
 };
 
@@ -223,19 +267,18 @@ struct GatedNorm {
     __device__ static void run(const GatedNormParams& p) {
         __shared__ float shared[1][Team::kWarps];
         const Team team(p.shape);
-        const int64_t row =
-            static_cast<int64_t>(static_cast<uint64_t>(team.team) / static_cast<unsigned>(p.shape.groups));
+        const int64_t row = team.owned_row();
         const int group = static_cast<int>(team.team - row * p.shape.groups);
         const bool is_inside = row < p.shape.rows;
-        const T* x_row = team.row_of(p.x, row);
-        const T* gate_row = team.row_of(p.gate, row);
-        T* output_row = team.row_of(p.output, row);
+        const typename Team::RowIndex index = team.row_index(row);
+        const T* x_row = team.row_of(p.x, index);
+        const T* gate_row = team.row_of(p.gate, index);
+        T* output_row = team.row_of(p.output, index);
         Place places[kPieces];
+        places[0] = team.first_place(group);
+        places[0].is_inside &= is_inside;
 #pragma unroll
-        for (int i = 0; i < kPieces; ++i) {
-            places[i] = team.place(group, i);
-            places[i].is_inside &= is_inside;
-        }
+        for (int i = 1; i < kPieces; ++i) places[i] = team.next_place(places[i - 1], i);
         ptx::wait_for_prior_kernel();
 
         Piece x[kPieces], gate[kPieces], weight[kPieces];
@@ -250,31 +293,30 @@ struct GatedNorm {
         float sums[1] = {0.0f};
 #pragma unroll
         for (int i = 0; i < kPieces; ++i) add_squares(x[i], sums[0]);
-        const int pieces = is_inside ? (p.shape.pieces + team.threads - 1) / team.threads : 0;
+        Place place = places[kPieces - 1];
 #pragma unroll 1
-        for (int i = kPieces; i < pieces; ++i)
-            add_squares(team.load(x_row, p.x.stride_h, team.place(group, i)), sums[0]);
+        for (int i = kPieces; (place = team.next_place(place, i)).is_inside; ++i)
+            add_squares(team.load(x_row, p.x.stride_h, place), sums[0]);
         team.sum(sums, shared);
         const float inverse = team.inverse_rms(sums[0]);
 
 #pragma unroll
         for (int i = 0; i < kPieces; ++i)
             store_output(p, team, output_row, places[i], inverse, x[i], gate[i], weight[i]);
+        place = places[kPieces - 1];
 #pragma unroll 1
-        for (int i = kPieces; i < pieces; ++i) {
-            const Place place = team.place(group, i);
+        for (int i = kPieces; (place = team.next_place(place, i)).is_inside; ++i)
             store_output(p, team, output_row, place, inverse, team.load(x_row, p.x.stride_h, place),
                          team.load(gate_row, p.gate.stride_h, place), team.load_weight(p.weight, place));
-        }
     }
 };
 
 } // namespace lattn::cuda
 
-#define LATTN_GATED_NORM_KERNEL(name, type, whole)                                  \
-    extern "C" __global__ void __launch_bounds__(lattn::cuda::kGatedNormThreads, 2) \
-        name(const __grid_constant__ lattn::cuda::GatedNormParams params) {         \
-        lattn::cuda::GatedNorm<type, whole>::run(params);                           \
+#define LATTN_GATED_NORM_KERNEL(name, type, whole)                                                \
+    extern "C" __global__ void __launch_bounds__(lattn::cuda::kGatedNormThreads, (whole) ? 2 : 1) \
+        name(const __grid_constant__ lattn::cuda::GatedNormParams params) {                       \
+        lattn::cuda::GatedNorm<type, whole>::run(params);                                         \
     }
 #define LATTN_GATED_NORM_KERNELS(types, type)                     \
     LATTN_GATED_NORM_KERNEL(lattn_gated_norm_##types, type, true) \

@@ -47,8 +47,12 @@ GatedNormShape shape_of(const lattn_gated_norm& norm, int cta_threads) {
     shape.group_channels = static_cast<int32_t>(group_channels);
     shape.pieces = static_cast<int32_t>(pieces);
     shape.team_log2 = gated_norm_team_log2(pieces, cta_threads);
+    const int64_t step = piece_width(norm) << shape.team_log2;
+    shape.step_heads = static_cast<int32_t>(step / norm.head_dim);
+    shape.step_columns = static_cast<int32_t>(step % norm.head_dim);
     shape.activation = norm.activation;
     shape.eps = static_cast<float>(norm.eps);
+    shape.inverse_channels = 1.0f / static_cast<float>(group_channels);
     return shape;
 }
 
@@ -145,7 +149,7 @@ Status gated_norm_backward(const lattn_gated_norm_backward_params& params) {
     backward.grad_gate = tensor_of(params.grad_gate);
     backward.partial = params.grad_weight != nullptr ? static_cast<float*>(params.workspace) : nullptr;
     backward.slices = slices_of(params);
-    backward.slice_rows = slice_rows(params);
+    backward.slice_rows = static_cast<int32_t>(slice_rows(params));
     LATTN_RETURN_IF_ERROR(
         device->launch(kernel, blocks_for(backward.slices * norm.groups, backward.shape, kGatedNormBackwardThreads),
                        static_cast<CUstream>(params.stream), backward, device->earliest_start()));

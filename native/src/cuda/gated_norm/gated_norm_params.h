@@ -17,10 +17,13 @@ struct GatedNormShape {
     int32_t head_dim;
     int32_t groups;
     int32_t group_channels;
-    int32_t pieces;     // of 16 bytes in a group, the last one perhaps in part
-    int32_t team_log2;  // threads that have a group of a row to themselves
-    int32_t activation; // lattn_activation
+    int32_t pieces;       // of 16 bytes in a group, the last one perhaps in part
+    int32_t team_log2;    // threads that have a group of a row to themselves
+    int32_t step_heads;   // from a thread's piece to its next one, in heads
+    int32_t step_columns; // and columns
+    int32_t activation;   // lattn_activation
     float eps;
+    float inverse_channels; // 1 / group_channels
 };
 
 struct GatedNormParams {
@@ -41,7 +44,7 @@ struct GatedNormBackwardParams {
     GatedNormTensor grad_gate; // data NULL: not wanted
     float* partial;            // [slices, H E]: the weight's gradient from each slice of rows; NULL: not wanted
     int64_t slices;
-    int64_t slice_rows;
+    int32_t slice_rows;
 };
 
 struct GatedNormSumParams {
