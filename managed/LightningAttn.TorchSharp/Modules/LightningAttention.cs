@@ -257,10 +257,11 @@ public sealed class LightningAttention : nn.Module<Tensor, AttentionState?, Tens
             ? norm.Gated(attended, gate, _options.GateActivation)
             : Activate(gate, _options.GateActivation) * _norm.call(attended.transpose(1, 2).flatten(2));
 
+    /// <summary>In place where nothing is recorded: x is a projection's output, which nobody else has.</summary>
     private static Tensor Activate(Tensor x, Activation activation) => activation switch
     {
         Activation.Identity => x,
-        Activation.SiLU => nn.functional.silu(x),
-        _ => x.sigmoid(),
+        Activation.SiLU => nn.functional.silu(x, inplace: !x.requires_grad),
+        _ => x.requires_grad ? x.sigmoid() : x.sigmoid_(),
     };
 }
