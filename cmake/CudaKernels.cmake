@@ -59,7 +59,8 @@ function(lattn_find_cuda)
     set(LATTN_CUDA_VERSION "${version}" PARENT_SCOPE)
 endfunction()
 
-# lattn_gencode(result architectures...): nvcc's flags for architectures in CMake's notation.
+# lattn_gencode(result architectures...): nvcc's flags for architectures in CMake's notation. Those of one major number
+# share the PTX of the first of them: no kernel asks for more, and nvcc's front end runs once instead of for each.
 function(lattn_gencode result)
     set(flags)
     foreach(architecture IN LISTS ARGN)
@@ -69,7 +70,11 @@ function(lattn_gencode result)
         set(number ${CMAKE_MATCH_1})
         set(kind "${CMAKE_MATCH_2}")
         if(NOT kind STREQUAL "-virtual")
-            list(APPEND flags -gencode arch=compute_${number},code=sm_${number})
+            string(REGEX REPLACE "[0-9][af]?$" "" major ${number})
+            if(NOT DEFINED first_of_${major} OR number MATCHES "[af]$")
+                set(first_of_${major} ${number})
+            endif()
+            list(APPEND flags -gencode arch=compute_${first_of_${major}},code=sm_${number})
         endif()
         if(NOT kind STREQUAL "-real")
             list(APPEND flags -gencode arch=compute_${number},code=compute_${number})

@@ -3,7 +3,8 @@
 #  - every kernel of the dispatch table is in its module, as machine code for each architecture of the build and as PTX;
 #  - no kernel spills registers or keeps a stack frame (local memory), beyond scripts/fatbin-allowances.txt;
 #  - shared memory and registers fit what a block of that architecture may have;
-#  - the scans of *_sm90a modules multiply with wgmma (HGMMA), and no kernel has loads or stores of local memory;
+#  - the scans of *_sm90a modules multiply with wgmma (HGMMA), and no kernel of the newest architecture has loads or
+#    stores of local memory;
 #  - no register that a wgmma in flight still reads is written (ptxas 12.4 lets that happen: ptx/wgmma.cuh, hold()).
 #
 #   scripts/check-fatbins.sh [<lattn_kernels> [<folder of *.ptxas.txt> [<bin folder of the CUDA toolkit>]]]
@@ -23,6 +24,15 @@ trap 'rm -rf "$work"' EXIT
 architectures=$(sed -n 's/^build .*;architectures=\([^;]*\).*/\1/p' "$work/table")
 grep '^kernel ' "$work/table" > "$work/kernels" || { echo "error: the dispatch table is empty" >&2; exit 1; }
 
+# The newest one that the module has machine code for.
+sass_architecture() {
+    if [[ $1 == *_sm90a ]]; then
+        echo sm_90a
+    else
+        tr ',' '\n' <<< "$architectures" | sed -n '/-virtual$/!{ s/-real$//; s/^/sm_/p }' | sort -V | tail -1
+    fi
+}
+
 # usage: "module arch kernel registers stack static_smem local" of the machine code; ptx: "module arch kernel".
 : > "$work/usage"
 : > "$work/ptx"
@@ -37,7 +47,8 @@ for module in $(awk '{ print $3 }' "$work/kernels" | sort -u); do
                  for (i = 1; i <= 4; i++) { match($0, keys[i] ":[0-9]+"); value = substr($0, RSTART, RLENGTH)
                                             sub(/.*:/, "", value); line = line " " value }
                  print line }' "$work/dump" >> "$work/usage"
-    "$cuda_bin/cuobjdump" -sass "$work/$module.fatbin" 2>&1 | awk -v module="$module" '
+    # Of one architecture: what the others keep in local memory is in the reports.
+    "$cuda_bin/cuobjdump" -sass -arch "$(sass_architecture "$module")" "$work/$module.fatbin" 2>&1 | awk -v module="$module" '
         $1 == "Function" { name = $3 }
         /HGMMA/ { wgmma[name]++ }
         / (LDL|STL)[. ]/ { local_access[name]++ }

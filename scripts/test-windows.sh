@@ -2,6 +2,9 @@
 # The Windows library without a Windows machine: lightning_attn.dll cross-compiled with mingw-w64, CUDA kernels included
 # where nvcc is found, and run under Wine: the native tests (ctest), and the NUnit suite, published for win-x64 together
 # with .NET, TorchSharp and the libtorch for Windows. What needs a GPU is skipped, as everywhere without one.
+#
+#   test-windows.sh [arguments of the NUnit runner]
+#   test-windows.sh --build       the library alone
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -41,6 +44,7 @@ mkdir -p "$build"
 wine=$(scripts/install-wine.sh --print-program)
 readonly wine
 library
+if [[ ${1:-} == --build ]]; then exit; fi
 
 # The server is started here and stays: the test that started it would not end before it, since it has its output open.
 "$wine" wineboot -i > /dev/null 2>&1
