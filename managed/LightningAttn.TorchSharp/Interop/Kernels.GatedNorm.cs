@@ -104,12 +104,7 @@ internal static unsafe partial class Kernels
         HeadDim = x.size(3),
         Groups = options.Groups,
         Eps = options.Eps,
-        Activation = options.Activation switch
-        {
-            Activation.Identity => 0,
-            Activation.SiLU => 1,
-            _ => 2,
-        },
+        Activation = (int)options.Activation, // numbered as lattn_activation
         Dtype = (int)x.dtype,
         DeviceType = (int)x.device_type,
         DeviceIndex = x.device_index,

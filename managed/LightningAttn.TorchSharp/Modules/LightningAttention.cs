@@ -158,6 +158,7 @@ public sealed class LightningAttention : nn.Module<Tensor, AttentionState?, Tens
     /// <returns>[B, N, hidden_size].</returns>
     /// <exception cref="ArgumentException">x, the state or the mask has another rank, size, type or device than it
     /// must have, or the mask has padding behind a token of a sequence that has a state (CPU).</exception>
+    /// <exception cref="InvalidOperationException">Packed sequences have a pool, and gradients are recorded.</exception>
     /// <exception cref="ObjectDisposedException">A tensor or the state has been disposed.</exception>
     /// <exception cref="NotSupportedException">The operator does not support the device, type or head_dim.</exception>
     /// <exception cref="DllNotFoundException">The native library is missing.</exception>

@@ -39,8 +39,9 @@ void OnDevice::check_forward(const Case& c) {
     problem.expect_guards_intact();
 }
 
-void OnDevice::check_forward_and_backward(const Case& c) {
-    Problem problem(c);
+template <typename ProblemOf, typename CaseOf>
+void OnDevice::check_all(const CaseOf& c) {
+    ProblemOf problem(c);
     Mirror mirror(device(), problem);
     mirror.forward(problem.forward_params());
     mirror.backward(problem.backward_params());
@@ -50,15 +51,12 @@ void OnDevice::check_forward_and_backward(const Case& c) {
     problem.expect_guards_intact();
 }
 
+void OnDevice::check_forward_and_backward(const Case& c) {
+    check_all<Problem>(c);
+}
+
 void OnDevice::check(const GatedNormCase& c) {
-    GatedNormProblem problem(c);
-    Mirror mirror(device(), problem);
-    mirror.forward(problem.forward_params());
-    mirror.backward(problem.backward_params());
-    mirror.fetch();
-    problem.expect_forward();
-    problem.expect_backward();
-    problem.expect_guards_intact();
+    check_all<GatedNormProblem>(c);
 }
 
 void OnHopper::SetUp() {

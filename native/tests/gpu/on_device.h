@@ -44,6 +44,10 @@ protected:
     void check_forward(const Case& c);
     void check_forward_and_backward(const Case& c);
     void check(const GatedNormCase& c);
+
+private:
+    template <typename ProblemOf, typename CaseOf>
+    void check_all(const CaseOf& c);
 };
 
 inline const std::vector<lattn_dtype> kDeviceTypes = {LATTN_BFLOAT16, LATTN_FLOAT16, LATTN_FLOAT32};
