@@ -114,7 +114,8 @@ if(GTest_FOUND AND LATTN_CUDA_FOUND)
             set_tests_properties(emulated.${name} PROPERTIES TIMEOUT 900 COST 1000 FAIL_REGULAR_EXPRESSION "SKIPPED"
                 ENVIRONMENT "LD_LIBRARY_PATH=${emulated_driver};LATTN_REQUIRE_CUDA=1")
         endfunction()
-        lattn_add_emulated_test(general "*Sanitize.*cuda*:*DecodeStep.*cuda*:*DecodeTokens.*cuda*:*GatedNorm.*cuda*")
+        set(general "*Sanitize.*cuda*:*DecodeStep.*cuda*:*DecodeTokens.*cuda*:*GatedNorm.*cuda*:*Activation.*cuda*")
+        lattn_add_emulated_test(general "${general}:*SideStream.*cuda*-*WhileItIsRecorded*")
         set(too_long "*TheSameCallTwice*:*SegmentsOfEveryHeadSize*:*SumsThatFillTheGpu*")
         lattn_add_emulated_test(hopper.bfloat16 "*Hopper*cuda_bfloat16-${too_long}")
         lattn_add_emulated_test(hopper.float16

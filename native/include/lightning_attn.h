@@ -40,7 +40,7 @@ extern "C" {
 #endif
 
 /* Changes with every incompatible change of this header. */
-#define LATTN_ABI_VERSION 4u
+#define LATTN_ABI_VERSION 5u
 
 typedef int32_t lattn_status;
 enum {
@@ -234,6 +234,20 @@ enum {
     LATTN_SIGMOID = 2 /* 1 / (1 + exp(-x)) */
 };
 
+/* output = activation(input) for `count` contiguous elements, in fp32 (fp64 for fp64), rounded once. In place where both
+ * are the same memory; otherwise they must not overlap. */
+typedef struct lattn_activation_params {
+    uint64_t struct_size;
+    int64_t count; /* >= 0 */
+    lattn_activation activation;
+    lattn_dtype dtype; /* of both */
+    lattn_device_type device_type;
+    int32_t device_index;
+    const void* input;
+    void* output; /* written */
+    void* stream;
+} lattn_activation_params;
+
 /* What a layer does with the operator's output x before its last projection: RMSNorm in G groups of the H E channels,
  * times a gate. With channel c = h E + e and L = H E / G channels in a group,
  *
@@ -338,6 +352,14 @@ LATTN_API lattn_status lattn_gated_norm_backward_workspace_size(const lattn_gate
                                                                 uint64_t* bytes);
 LATTN_API lattn_status lattn_gated_norm_forward(const lattn_gated_norm_forward_params* params);
 LATTN_API lattn_status lattn_gated_norm_backward(const lattn_gated_norm_backward_params* params);
+LATTN_API lattn_status lattn_activate(const lattn_activation_params* params);
+
+/* A second stream for work that does not depend on what is queued on `stream` next. Fork: *side has what `stream` has so
+ * far before it. Join: `stream` goes on once `side` has done its work; a fork needs one, by any thread. Every `stream`
+ * has side streams of its own, as many as are forked at a time; they are kept for the next ones. While `stream` is being
+ * captured into a graph, *side is `stream` itself. */
+LATTN_API lattn_status lattn_fork_stream(int32_t device_index, void* stream, void** side);
+LATTN_API lattn_status lattn_join_stream(int32_t device_index, void* stream, void* side);
 
 /* Waits for all work of a CUDA device and reports its asynchronous errors. For tests; no operator calls it. */
 LATTN_API lattn_status lattn_synchronize(int32_t device_index);

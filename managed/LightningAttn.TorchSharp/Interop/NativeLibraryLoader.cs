@@ -15,7 +15,7 @@ internal static unsafe class NativeLibraryLoader
     internal const string OverrideVariable = "LATTN_NATIVE_LIBRARY";
 
     /// <summary>LATTN_ABI_VERSION of the header that Structs.cs mirrors.</summary>
-    internal const uint AbiVersion = 4;
+    internal const uint AbiVersion = 5;
 
     private const string UseSameRelease = "use the library of the same release.";
 
@@ -166,6 +166,7 @@ internal static unsafe class NativeLibraryLoader
         CheckSize<GatedNorm>("lattn_gated_norm");
         CheckSize<GatedNormForwardParams>("lattn_gated_norm_forward_params");
         CheckSize<GatedNormBackwardParams>("lattn_gated_norm_backward_params");
+        CheckSize<ActivationParams>("lattn_activation_params");
 
         void CheckSize<T>(string name)
             where T : unmanaged

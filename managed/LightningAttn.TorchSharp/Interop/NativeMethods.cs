@@ -44,5 +44,14 @@ internal static unsafe partial class NativeMethods
     internal static partial int lattn_gated_norm_backward(GatedNormBackwardParams* parameters);
 
     [LibraryImport(Library)]
+    internal static partial int lattn_activate(ActivationParams* parameters);
+
+    [LibraryImport(Library)]
+    internal static partial int lattn_fork_stream(int deviceIndex, nint stream, nint* side);
+
+    [LibraryImport(Library)]
+    internal static partial int lattn_join_stream(int deviceIndex, nint stream, nint side);
+
+    [LibraryImport(Library)]
     internal static partial int lattn_synchronize(int deviceIndex);
 }

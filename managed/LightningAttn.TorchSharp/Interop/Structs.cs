@@ -193,6 +193,21 @@ internal struct GatedNormBackwardParams
     public nint Stream;
 }
 
+/// <summary>lattn_activation_params.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct ActivationParams
+{
+    public ulong StructSize;
+    public long Count;
+    public int Activation;
+    public int Dtype;
+    public int DeviceType;
+    public int DeviceIndex;
+    public nint Input;
+    public nint Output;
+    public nint Stream;
+}
+
 /// <summary>lattn_support_query.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct SupportQuery

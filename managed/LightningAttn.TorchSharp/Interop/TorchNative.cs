@@ -4,13 +4,17 @@ using static TorchSharp.torch;
 
 namespace LightningAttn.Interop;
 
-/// <summary>What TorchSharp does not expose of libtorch: data pointers and the current CUDA stream.</summary>
+/// <summary>What TorchSharp does not expose of libtorch: data pointers and CUDA streams.</summary>
 internal static unsafe partial class TorchNative
 {
-    /// <summary>The stable C ABI of libtorch, same name and signature in every release since 2.5.</summary>
+    // The stable C ABI of libtorch, same names and signatures in every release since 2.5.
     private const string CurrentStreamExport = "aoti_torch_get_current_cuda_stream";
+    private const string CreateGuardExport = "aoti_torch_create_cuda_stream_guard";
+    private const string DeleteGuardExport = "aoti_torch_delete_cuda_stream_guard";
 
-    private static readonly Lazy<nint> s_currentStream = new(FindCurrentStream);
+    private static readonly Lazy<nint> s_currentStream = new(() => Find(CurrentStreamExport));
+    private static readonly Lazy<nint> s_createGuard = new(() => Find(CreateGuardExport));
+    private static readonly Lazy<nint> s_deleteGuard = new(() => Find(DeleteGuardExport));
 
     static TorchNative() => NativeLibraryLoader.Register();
 
@@ -33,9 +37,36 @@ internal static unsafe partial class TorchNative
                 $"libtorch gave no current CUDA stream for device {tensor.device_index} (status {status}).");
     }
 
-    private static nint FindCurrentStream() =>
+    /// <summary>Whether this libtorch lets <see cref="UseStream"/> set its stream.</summary>
+    internal static bool CanUseStreams => s_createGuard.Value != 0 && s_deleteGuard.Value != 0;
+
+    /// <summary>
+    /// Makes a stream the one of libtorch's work for the device on this thread, until what is returned is given to
+    /// <see cref="LeaveStream"/>.
+    /// </summary>
+    internal static nint UseStream(nint stream, int deviceIndex)
+    {
+        nint guard;
+        int status = ((delegate* unmanaged<nint, int, nint*, int>)s_createGuard.Value)(stream, deviceIndex, &guard);
+        return status == 0
+            ? guard
+            : throw new LightningAttnException(
+                $"libtorch did not take a CUDA stream for device {deviceIndex} (status {status}).");
+    }
+
+    /// <summary>Ends <see cref="UseStream"/>.</summary>
+    internal static void LeaveStream(nint guard)
+    {
+        int status = ((delegate* unmanaged<nint, int>)s_deleteGuard.Value)(guard);
+        if (status != 0)
+        {
+            throw new LightningAttnException($"libtorch did not leave a CUDA stream (status {status}).");
+        }
+    }
+
+    private static nint Find(string name) =>
         NativeLibrary.TryLoad("torch_cuda", typeof(torch).Assembly, null, out nint library)
-        && NativeLibrary.TryGetExport(library, CurrentStreamExport, out nint export)
+        && NativeLibrary.TryGetExport(library, name, out nint export)
             ? export
             : 0;
 

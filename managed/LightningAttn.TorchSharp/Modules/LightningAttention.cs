@@ -192,9 +192,9 @@ public sealed class LightningAttention : nn.Module<Tensor, AttentionState?, Tens
             (q, k, v) = (q.to(type), k.to(type), v.to(type));
         }
 
-        Tensor attended = state.Attend(q, k, v, _decayRates.For(q), _scale).to(x.dtype);
+        (Tensor attended, Tensor gate) = AttendAndGate(x, q, k, v, state);
         state.Advance(x.size(1), positions);
-        return _output.call(GatedNorm(attended, _gate.call(x))).MoveToOuterDisposeScope();
+        return _output.call(GatedNorm(attended, gate)).MoveToOuterDisposeScope();
     }
 
     /// <inheritdoc/>
@@ -252,6 +252,38 @@ public sealed class LightningAttention : nn.Module<Tensor, AttentionState?, Tens
         return (stacked.select(2, 0), stacked.select(2, 1), stacked.select(2, 2));
     }
 
+    /// <summary>The operator's output [B, H, N, E], and the gate's projection [B, N, H E].</summary>
+    private (Tensor Attended, Tensor Gate) AttendAndGate(Tensor x, Tensor q, Tensor k, Tensor v, AttentionState state)
+    {
+        Tensor Attend() => state.Attend(q, k, v, _decayRates.For(q), _scale).to(x.dtype);
+
+        if (!LeavesMultiprocessors(q, state) || !SideStream.IsSupported(x) || Records(q))
+        {
+            return (Attend(), _gate.call(x));
+        }
+
+        using SideStream side = SideStream.Fork(x);
+        Tensor attended = Attend(); // first, so that it has the multiprocessors that it needs
+        return (attended, side.Run(() => _gate.call(x)));
+    }
+
+    /// <summary>
+    /// Whether the operator on q [B, H, N, D] takes a while, and works on so few heads that half of a large GPU's
+    /// multiprocessors have nothing to do.
+    /// </summary>
+    private static bool LeavesMultiprocessors(Tensor q, AttentionState state)
+    {
+        const long Columns = 64; // of a head, which a multiprocessor works on
+        const long HalfOfThem = 64;
+        const long ManyTokens = 512;
+        long slices = (q.size(3) + Columns - 1) / Columns;
+        return q.size(2) >= ManyTokens && q.size(0) * q.size(1) * slices <= HalfOfThem && state is not PackedSequences;
+    }
+
+    /// <summary>Whether gradients are recorded, whose computation would follow on the same streams.</summary>
+    private bool Records(Tensor q) =>
+        is_grad_enabled() && (q.requires_grad || _gate.parameters().Any(weight => weight.requires_grad));
+
     /// <summary>act(gate) * norm(attended) [B, N, H E], for attended [B, H, N, E].</summary>
     private Tensor GatedNorm(Tensor attended, Tensor gate) =>
         _norm is RootMeanSquareNorm norm && norm.CanGate(attended, gate)
@@ -259,10 +291,21 @@ public sealed class LightningAttention : nn.Module<Tensor, AttentionState?, Tens
             : Activate(gate, _options.GateActivation) * _norm.call(attended.transpose(1, 2).flatten(2));
 
     /// <summary>In place where nothing is recorded: x is a projection's output, which nobody else has.</summary>
-    private static Tensor Activate(Tensor x, Activation activation) => activation switch
+    private static Tensor Activate(Tensor x, Activation activation)
     {
-        Activation.Identity => x,
-        Activation.SiLU => nn.functional.silu(x, inplace: !x.requires_grad),
-        _ => x.requires_grad ? x.sigmoid() : x.sigmoid_(),
-    };
+        if (activation == Activation.Identity)
+        {
+            return x;
+        }
+
+        if (x.requires_grad || x.device_type != DeviceType.CUDA || !x.is_contiguous())
+        {
+            return activation == Activation.SiLU
+                ? nn.functional.silu(x, inplace: !x.requires_grad)
+                : x.requires_grad ? x.sigmoid() : x.sigmoid_();
+        }
+
+        Kernels.ActivateInPlace(x, activation); // in half of torch's time
+        return x;
+    }
 }

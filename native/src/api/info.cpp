@@ -94,6 +94,7 @@ uint64_t lattn_struct_size(const char* struct_name) {
         LATTN_STRUCT(lattn_gated_norm),
         LATTN_STRUCT(lattn_gated_norm_forward_params),
         LATTN_STRUCT(lattn_gated_norm_backward_params),
+        LATTN_STRUCT(lattn_activation_params),
     };
 #undef LATTN_STRUCT
     for (const Entry& entry : entries)

@@ -25,6 +25,9 @@ lattn_device_type device_type_of(const lattn_gated_norm_forward_params& params) 
 lattn_device_type device_type_of(const lattn_gated_norm_backward_params& params) {
     return params.norm.device_type;
 }
+lattn_device_type device_type_of(const lattn_activation_params& params) {
+    return params.device_type;
+}
 
 template <typename Params>
 Status run(const Params* params, Status (*check)(const Params&), Status (*on_cpu)(const Params&),
@@ -86,6 +89,19 @@ lattn_status lattn_gated_norm_backward(const lattn_gated_norm_backward_params* p
     return lattn::run(params, lattn::check_gated_norm_backward, lattn::cpu::gated_norm_backward,
                       lattn::cuda::gated_norm_backward)
         .code;
+}
+
+lattn_status lattn_activate(const lattn_activation_params* params) {
+    return lattn::run(params, lattn::check_activation, lattn::cpu::activate, lattn::cuda::activate).code;
+}
+
+lattn_status lattn_fork_stream(int32_t device_index, void* stream, void** side) {
+    const lattn::Status status = lattn::check_not_null(side, "side");
+    return status.code != LATTN_OK ? status.code : lattn::cuda::fork_stream(device_index, stream, *side).code;
+}
+
+lattn_status lattn_join_stream(int32_t device_index, void* stream, void* side) {
+    return lattn::cuda::join_stream(device_index, stream, side).code;
 }
 
 } // extern "C"

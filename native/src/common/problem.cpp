@@ -104,6 +104,11 @@ Status check_pool(const lattn_pool& pool, const lattn_problem& problem) {
                  static_cast<long long>(pool.slot_count), static_cast<long long>(problem.batch));
 }
 
+Status check_activation_function(lattn_activation activation) {
+    if (activation >= LATTN_IDENTITY && activation <= LATTN_SIGMOID) return ok();
+    return error(LATTN_INVALID_ARGUMENT, "activation = %d must be 0 (identity), 1 (SiLU) or 2 (sigmoid)", activation);
+}
+
 // The inputs that forward and backward of a gated norm share.
 template <typename Params>
 Status check_gated_norm(const Params& params) {
@@ -119,9 +124,7 @@ Status check_gated_norm(const Params& params) {
                      static_cast<long long>(norm.groups), static_cast<long long>(channels));
     if (!std::isfinite(norm.eps) || norm.eps < 0)
         return error(LATTN_INVALID_ARGUMENT, "eps = %g must be finite and not negative", norm.eps);
-    if (norm.activation < LATTN_IDENTITY || norm.activation > LATTN_SIGMOID)
-        return error(LATTN_INVALID_ARGUMENT, "activation = %d must be 0 (identity), 1 (SiLU) or 2 (sigmoid)",
-                     norm.activation);
+    LATTN_RETURN_IF_ERROR(check_activation_function(norm.activation));
     LATTN_RETURN_IF_ERROR(check_dtype("dtype", norm.dtype));
     LATTN_RETURN_IF_ERROR(check_device(norm.device_type, norm.device_index));
     const int64_t rows = norm.batch * norm.tokens;
@@ -219,6 +222,16 @@ Status check_gated_norm_backward(const lattn_gated_norm_backward_params& params)
     LATTN_RETURN_IF_ERROR(check_struct_size("lattn_gated_norm_backward_params", params.struct_size, sizeof(params)));
     LATTN_RETURN_IF_ERROR(check_gated_norm(params));
     return check_pointer("grad_output", params.grad_output.data, params.norm.batch * params.norm.tokens);
+}
+
+Status check_activation(const lattn_activation_params& params) {
+    LATTN_RETURN_IF_ERROR(check_struct_size("lattn_activation_params", params.struct_size, sizeof(params)));
+    LATTN_RETURN_IF_ERROR(check_at_least("count", params.count, 0));
+    LATTN_RETURN_IF_ERROR(check_activation_function(params.activation));
+    LATTN_RETURN_IF_ERROR(check_dtype("dtype", params.dtype));
+    LATTN_RETURN_IF_ERROR(check_device(params.device_type, params.device_index));
+    LATTN_RETURN_IF_ERROR(check_pointer("input", params.input, params.count));
+    return check_pointer("output", params.output, params.count);
 }
 
 Status check_workspace(const void* workspace, uint64_t bytes, uint64_t needed) {

@@ -38,6 +38,7 @@ Status check_backward(const lattn_backward_params& params);
 Status check_decode(const lattn_decode_params& params);
 Status check_gated_norm_forward(const lattn_gated_norm_forward_params& params);
 Status check_gated_norm_backward(const lattn_gated_norm_backward_params& params);
+Status check_activation(const lattn_activation_params& params);
 
 // A call's workspace against what it needs.
 Status check_workspace(const void* workspace, uint64_t bytes, uint64_t needed);

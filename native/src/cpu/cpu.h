@@ -13,6 +13,7 @@ Status decode(const lattn_decode_params& params);
 
 Status gated_norm_forward(const lattn_gated_norm_forward_params& params);
 Status gated_norm_backward(const lattn_gated_norm_backward_params& params);
+Status activate(const lattn_activation_params& params);
 
 // The instruction set in use: "baseline", "avx2" or "avx512". The widest one that both this build and this processor
 // have, unless the environment variable LATTN_CPU_ISA names a narrower one when the library is first used.

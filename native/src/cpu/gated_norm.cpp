@@ -7,6 +7,7 @@
 #include "common/dtype.h"
 #include "common/platform.h"
 #include "common/problem.h"
+#include "cpu/activated.h"
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 #include "cpu/operands.h"
@@ -49,22 +50,6 @@ double dot(const T* a, const T* b, int64_t count) {
     for (; i < count; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
     return sum;
 }
-
-template <typename T>
-struct Activated {
-    T value;
-    T derivative;
-
-    static Activated of(lattn_activation activation, T gate) {
-        if (activation == LATTN_IDENTITY) return {gate, T(1)};
-        // Neither overflow nor cancellation: exp of what is not positive, and 1 - sigmoid(g) = sigmoid(-g).
-        const T decay = exponential(-std::abs(gate));
-        const T larger = T(1) / (T(1) + decay), smaller = decay * larger;
-        const T sigmoid = gate >= 0 ? larger : smaller, complement = gate >= 0 ? smaller : larger;
-        if (activation == LATTN_SIGMOID) return {sigmoid, sigmoid * complement};
-        return {gate * sigmoid, sigmoid * (T(1) + gate * complement)};
-    }
-};
 
 // The rows of one thread, in the arithmetic type.
 template <typename T>

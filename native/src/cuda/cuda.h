@@ -16,6 +16,10 @@ Status decode(const lattn_decode_params& params);
 Status gated_norm_backward_workspace_size(const lattn_gated_norm_backward_params& params, uint64_t& bytes);
 Status gated_norm_forward(const lattn_gated_norm_forward_params& params);
 Status gated_norm_backward(const lattn_gated_norm_backward_params& params);
+Status activate(const lattn_activation_params& params);
+
+Status fork_stream(int device_index, void* stream, void*& side);
+Status join_stream(int device_index, void* stream, void* side);
 
 // Name of the kernel that an operation would run; `name` is a static string.
 Status describe(const lattn_support_query& query, const char*& name);

@@ -38,6 +38,15 @@ Status gated_norm_forward(const lattn_gated_norm_forward_params&) {
 Status gated_norm_backward(const lattn_gated_norm_backward_params&) {
     return unavailable();
 }
+Status activate(const lattn_activation_params&) {
+    return unavailable();
+}
+Status fork_stream(int, void*, void*&) {
+    return unavailable();
+}
+Status join_stream(int, void*, void*) {
+    return unavailable();
+}
 Status describe(const lattn_support_query&, const char*&) {
     return unavailable();
 }

@@ -170,6 +170,13 @@ void Mirror::backward(lattn_gated_norm_backward_params params) {
     succeeds([&] { return lattn_gated_norm_backward(&params); });
 }
 
+void Mirror::activate(lattn_activation_params params, void* stream) {
+    params.input = at(params.input);
+    params.output = at(params.output);
+    params.stream = stream;
+    succeeds([&] { return lattn_activate(&params); });
+}
+
 void Mirror::relocate(lattn_decode_params& params) const {
     relocate_inputs(params);
     params.output.data = at(params.output.data);

@@ -36,6 +36,8 @@ public:
     void backward(lattn_backward_params params);
     void forward(lattn_gated_norm_forward_params params);
     void backward(lattn_gated_norm_backward_params params);
+    void activate(lattn_activation_params params) { activate(params, device_.stream()); }
+    void activate(lattn_activation_params params, void* stream);
     // Returns the status: a call may be refused for its values.
     lattn_status decode(lattn_decode_params params);
 

@@ -1,4 +1,5 @@
 // Every kernel once, at sizes that compute-sanitizer's slowest tools finish: two chunks and a tail, edges in D and E.
+#include "activation_problem.h"
 #include "gpu/on_device.h"
 #include "packed_problem.h"
 
@@ -67,6 +68,21 @@ TEST_P(Sanitize, PackedSequences) {
         c.has_initial = {1, 0, 0, 1};
         c.state_dtype = row_dim == 40 ? LATTN_BFLOAT16 : LATTN_FLOAT32;
         check_packed_forward(c, run);
+    }
+}
+
+TEST_P(Sanitize, Activation) {
+    for (const int64_t offset : {0, 1}) {
+        ActivationCase c;
+        c.dtype = GetParam().dtype;
+        c.device_type = GetParam().device;
+        c.count = 5001;
+        c.offset = offset;
+        ActivationProblem problem(c);
+        Mirror mirror(device(), {problem.input.storage()}, {problem.output.storage()});
+        mirror.activate(problem.params());
+        mirror.fetch();
+        problem.expect_output();
     }
 }
 

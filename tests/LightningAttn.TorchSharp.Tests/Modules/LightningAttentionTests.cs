@@ -20,6 +20,29 @@ internal sealed class LightningAttentionTests(DeviceType deviceType) : OperatorF
         LayerCase.AssertClose(layer.Module.call(x), layer.Expected(x), Limit);
     }
 
+    /// <summary>
+    /// Long enough for the gate to be projected beside the operator, on CUDA on a stream of its own; what is not in order
+    /// there would differ from call to call.
+    /// </summary>
+    [Test]
+    public void NothingRecordedGivesTheFormulasToo([ValueSource(nameof(Presets))] string preset)
+    {
+        const int Calls = 10;
+        var layer = new LayerCase(preset, Device);
+        Tensor x = layer.Input(1, 600);
+        using IDisposable mode = torch.no_grad();
+        Tensor first = layer.Module.call(x);
+        LayerCase.AssertClose(first, layer.Expected(x), Limit);
+        byte[] bits = Values.Bits(first);
+        for (int call = 0; call < Calls; call++)
+        {
+            using DisposeScope scope = torch.NewDisposeScope();
+            Tensor later = layer.Module.call(x);
+            using Tensor other = layer.Module.call(x + 1); // takes the memory that the call before has left
+            Assert.That(Values.Bits(later), Is.EqualTo(bits));
+        }
+    }
+
     [Test]
     public void TheGradientsAreThoseOfTheFormulas([ValueSource(nameof(Presets))] string preset)
     {

@@ -5,6 +5,8 @@
 #include <climits>
 #include <mutex>
 
+#include "cuda/host/side_stream.h"
+
 namespace lattn::cuda {
 namespace {
 
@@ -20,11 +22,13 @@ Status read_attribute(const Driver& driver, CUdevice device, CUdevice_attribute 
 
 } // namespace
 
-// Modules and functions are loaded on first use and kept. Readers take the function without a lock.
+// Modules and functions are loaded on first use and kept, side streams made and kept. Readers take the function without
+// a lock.
 struct Device::Loaded {
     std::mutex mutex;
     std::array<CUmodule, kModuleCount> modules{};
     std::array<std::atomic<CUfunction>, kKernelCount> functions{};
+    SideStreams sides;
 };
 
 Device::CurrentContext::CurrentContext(const Device& device)
@@ -158,6 +162,18 @@ Status Device::clear(void* data, uint64_t bytes, CUstream stream) {
     LATTN_RETURN_IF_ERROR(current.status("a fill"));
     return check(driver_->MemsetD8Async(reinterpret_cast<CUdeviceptr>(data), 0, bytes, stream), "cuMemsetD8Async",
                  "a fill");
+}
+
+Status Device::fork(CUstream stream, CUstream& side) {
+    const CurrentContext current(*this);
+    LATTN_RETURN_IF_ERROR(current.status("a side stream"));
+    return loaded_->sides.fork(*this, stream, side);
+}
+
+Status Device::join(CUstream stream, CUstream side) {
+    const CurrentContext current(*this);
+    LATTN_RETURN_IF_ERROR(current.status("a side stream"));
+    return loaded_->sides.join(*this, stream, side);
 }
 
 Status Device::synchronize() {

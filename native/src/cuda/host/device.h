@@ -32,6 +32,10 @@ public:
     // Queues a fill with zero bytes.
     Status clear(void* data, uint64_t bytes, CUstream stream);
 
+    // A second stream that goes on from where `stream` is, and the end of its work, which `stream` waits for.
+    Status fork(CUstream stream, CUstream& side);
+    Status join(CUstream stream, CUstream side);
+
     Status synchronize();
 
     // Makes the device's context current for a scope and restores the caller's, which may be none: autograd's threads

@@ -46,6 +46,11 @@ struct Opened {
         bind(library, "cuFuncSetAttribute", driver.FuncSetAttribute);
         bind(library, "cuLaunchKernel", driver.LaunchKernel);
         bind(library, "cuMemsetD8Async", driver.MemsetD8Async);
+        bind(library, "cuStreamCreate", driver.StreamCreate);
+        bind(library, "cuStreamIsCapturing", driver.StreamIsCapturing);
+        bind(library, "cuStreamWaitEvent", driver.StreamWaitEvent);
+        bind(library, "cuEventCreate", driver.EventCreate);
+        bind(library, "cuEventRecord", driver.EventRecord);
         driver.LaunchKernelEx =
             reinterpret_cast<decltype(driver.LaunchKernelEx)>(find_symbol(library, "cuLaunchKernelEx"));
         driver.TensorMapEncodeTiled =

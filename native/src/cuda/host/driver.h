@@ -24,6 +24,11 @@ struct Driver {
     decltype(&cuFuncSetAttribute) FuncSetAttribute;
     decltype(&cuLaunchKernel) LaunchKernel;
     decltype(&cuMemsetD8Async) MemsetD8Async;
+    decltype(&cuStreamCreate) StreamCreate;
+    decltype(&cuStreamIsCapturing) StreamIsCapturing;
+    decltype(&cuStreamWaitEvent) StreamWaitEvent;
+    decltype(&cuEventCreate) EventCreate;
+    decltype(&cuEventRecord) EventRecord;
     // NULL before driver 525.
     decltype(&cuLaunchKernelEx) LaunchKernelEx;
     decltype(&cuTensorMapEncodeTiled) TensorMapEncodeTiled;

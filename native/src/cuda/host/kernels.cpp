@@ -1,6 +1,7 @@
 #include "cuda/host/kernels.h"
 
 #include "common/dtype.h"
+#include "cuda/activation/activation_params.h"
 #include "cuda/decay_grad/decay_grad_config.h"
 #include "cuda/decode/decode_params.h"
 #include "cuda/gated_norm/gated_norm_params.h"
@@ -30,6 +31,7 @@ LATTN_DECLARE_FATBIN(group_sum)
 LATTN_DECLARE_FATBIN(clear_padding)
 LATTN_DECLARE_FATBIN(decode)
 LATTN_DECLARE_FATBIN(gated_norm)
+LATTN_DECLARE_FATBIN(activation)
 }
 
 namespace lattn::cuda {
@@ -49,7 +51,8 @@ enum ModuleIndex {
     kGroupSumModule,
     kClearPaddingModule,
     kDecodeModule,
-    kGatedNormModule
+    kGatedNormModule,
+    kActivationModule
 };
 
 #define LATTN_MODULE(stem) \
@@ -68,7 +71,8 @@ const Module modules[kModuleCount] = {LATTN_MODULE(scan_bf16),
                                       LATTN_MODULE(group_sum),
                                       LATTN_MODULE(clear_padding),
                                       LATTN_MODULE(decode),
-                                      LATTN_MODULE(gated_norm)};
+                                      LATTN_MODULE(gated_norm),
+                                      LATTN_MODULE(activation)};
 
 // element_bytes, score_bytes: as the kernels' Operand<T> has them.
 template <int kElementBytes, int kScoreBytes, int kRowDim>
@@ -145,6 +149,10 @@ constexpr Kernel decode(lattn_dtype dtype, lattn_dtype state_dtype, const char* 
 
 constexpr Kernel gated_norm(lattn_dtype dtype, const char* name, Operation operation, int threads) {
     return {operation, dtype, 0, 0, name, kGatedNormModule, threads, 0};
+}
+
+constexpr Kernel activate(lattn_dtype dtype, const char* name) {
+    return {Operation::kActivate, dtype, 0, 0, name, kActivationModule, kActivationThreads, 0};
 }
 
 #define LATTN_GATED_NORM(dtype, type)                                                                 \
@@ -234,6 +242,9 @@ constexpr Kernel kernels[] = {
     LATTN_GATED_NORM(LATTN_BFLOAT16, "bf16"),
     LATTN_GATED_NORM(LATTN_FLOAT16, "fp16"),
     LATTN_GATED_NORM(LATTN_FLOAT32, "fp32"),
+    activate(LATTN_BFLOAT16, "lattn_activate_bf16"),
+    activate(LATTN_FLOAT16, "lattn_activate_fp16"),
+    activate(LATTN_FLOAT32, "lattn_activate_fp32"),
 };
 static_assert(sizeof(kernels) / sizeof(kernels[0]) == kKernelCount);
 

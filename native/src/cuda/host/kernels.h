@@ -31,7 +31,8 @@ enum class Operation {
     kGatedNormAny,
     kGatedNormBackward,
     kGatedNormBackwardAny,
-    kGatedNormSum
+    kGatedNormSum,
+    kActivate
 };
 
 struct Kernel {
@@ -45,8 +46,8 @@ struct Kernel {
     int shared_bytes;
 };
 
-constexpr int kModuleCount = 14;
-constexpr int kKernelCount = 110;
+constexpr int kModuleCount = 15;
+constexpr int kKernelCount = 113;
 
 const Module& module_at(int index);
 const Kernel& kernel_at(int index);

@@ -14,6 +14,7 @@
 #include "gpu_emulator/emulator.h"
 
 // The kernels, as functions of their names.
+#include "activation/activation.cu"
 #include "decay_grad/decay_grad.cu"
 #include "decode/decode.cu"
 #include "gated_norm/gated_norm.cu"
@@ -98,6 +99,7 @@ const std::map<std::string, Kernel>& kernels() {
         LATTN_KERNELS_OF_TYPES(lattn_gated_norm_backward),
         LATTN_KERNELS_OF_TYPES(lattn_gated_norm_backward_any),
         LATTN_KERNELS_OF_TYPES(lattn_gated_norm_sum),
+        LATTN_KERNELS_OF_TYPES(lattn_activate),
     };
     return all;
 }
@@ -182,6 +184,21 @@ CUresult cuStreamCreate(CUstream* stream, unsigned) {
     return CUDA_SUCCESS;
 }
 CUresult cuStreamSynchronize(CUstream) {
+    return CUDA_SUCCESS;
+}
+// Work is done when it is queued.
+CUresult cuStreamIsCapturing(CUstream, CUstreamCaptureStatus* status) {
+    *status = CU_STREAM_CAPTURE_STATUS_NONE;
+    return CUDA_SUCCESS;
+}
+CUresult cuStreamWaitEvent(CUstream, CUevent, unsigned) {
+    return CUDA_SUCCESS;
+}
+CUresult cuEventCreate(CUevent* event, unsigned) {
+    *event = nullptr;
+    return CUDA_SUCCESS;
+}
+CUresult cuEventRecord(CUevent, CUstream) {
     return CUDA_SUCCESS;
 }
 
