@@ -234,17 +234,18 @@ enum {
     LATTN_SIGMOID = 2 /* 1 / (1 + exp(-x)) */
 };
 
-/* output = activation(input) for `count` contiguous elements, in fp32 (fp64 for fp64), rounded once. In place where both
- * are the same memory; otherwise they must not overlap. */
+/* output = activation(input) for `count` contiguous elements, or with the gradient of that, grad * activation'(input);
+ * in fp32 (fp64 for fp64), rounded once. The output may be the same memory as an input; otherwise they must not overlap. */
 typedef struct lattn_activation_params {
     uint64_t struct_size;
     int64_t count; /* >= 0 */
     lattn_activation activation;
-    lattn_dtype dtype; /* of both */
+    lattn_dtype dtype; /* of all */
     lattn_device_type device_type;
     int32_t device_index;
     const void* input;
-    void* output; /* written */
+    const void* grad; /* of activation(input); NULL: the output is that, not a gradient */
+    void* output;     /* written */
     void* stream;
 } lattn_activation_params;
 

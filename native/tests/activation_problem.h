@@ -17,18 +17,24 @@ struct ActivationCase {
     lattn_activation activation = LATTN_SILU;
     int64_t count = 5;
     int64_t offset = 0; // elements before the first one
+    bool of_gradient = false;
     double scale = 3;
 };
 
 class ActivationProblem {
 public:
     explicit ActivationProblem(const ActivationCase& c)
-        : c_(c), input(c.dtype, {c.offset + c.count}), output(c.dtype, {c.offset + c.count}) {
+        : c_(c),
+          input(c.dtype, {c.offset + c.count}),
+          grad(c.dtype, {c.offset + c.count}),
+          output(c.dtype, {c.offset + c.count}) {
         std::mt19937 random(11);
         std::normal_distribution<double> normal(0, c.scale);
         std::vector<double> values(static_cast<std::size_t>(input.count()));
-        for (double& value : values) value = normal(random);
-        input.assign(values);
+        for (Tensor* tensor : {&input, &grad}) {
+            for (double& value : values) value = normal(random);
+            tensor->assign(values);
+        }
         output.assign(std::vector<double>(values.size(), std::nan("")));
     }
 
@@ -40,20 +46,19 @@ public:
         params.dtype = c_.dtype;
         params.device_type = c_.device_type;
         params.input = at_offset(input);
+        if (c_.of_gradient) params.grad = at_offset(grad);
         params.output = at_offset(output);
         return params;
     }
 
     // Of results that came from `inputs`.
     void expect(const std::vector<double>& inputs, const std::vector<double>& results) const {
+        const std::vector<double> grads = grad.values();
         for (std::size_t i = static_cast<std::size_t>(c_.offset); i < inputs.size(); ++i) {
-            const double x = inputs[i], sigmoid = 1 / (1 + std::exp(-x));
-            const double expected = c_.activation == LATTN_IDENTITY  ? x
-                                    : c_.activation == LATTN_SIGMOID ? sigmoid
-                                                                     : x * sigmoid;
+            const double expected = c_.of_gradient ? grads[i] * derivative(inputs[i]) : value(inputs[i]);
             ASSERT_LE(std::abs(results[i] - expected), tolerance() * std::abs(expected) + least())
-                << "element " << i << " = " << x << " of " << inputs.size() << ", activation " << c_.activation << ", "
-                << name_of(c_.dtype);
+                << "element " << i << " = " << inputs[i] << " of " << inputs.size() << ", activation " << c_.activation
+                << ", " << name_of(c_.dtype);
         }
     }
 
@@ -69,7 +74,20 @@ private:
         return static_cast<unsigned char*>(tensor.data()) + static_cast<std::size_t>(c_.offset) * bytes_of(c_.dtype);
     }
 
-    // Rounding, and exp() in the arithmetic type.
+    static double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+    double value(double x) const {
+        if (c_.activation == LATTN_IDENTITY) return x;
+        return c_.activation == LATTN_SIGMOID ? sigmoid(x) : x * sigmoid(x);
+    }
+
+    double derivative(double x) const {
+        if (c_.activation == LATTN_IDENTITY) return 1;
+        const double slope = sigmoid(x) * sigmoid(-x);
+        return c_.activation == LATTN_SIGMOID ? slope : sigmoid(x) + x * slope;
+    }
+
+    // Rounding, and exp() in the arithmetic type. A derivative of SiLU near its zero is a difference of equals.
     double tolerance() const {
         switch (c_.dtype) {
             case LATTN_FLOAT64:
@@ -84,12 +102,16 @@ private:
     }
 
     // Half the distance of the least numbers.
-    double least() const { return c_.dtype == LATTN_FLOAT16 ? std::ldexp(1.0, -25) : 1e-37; }
+    double least() const {
+        const double smallest = c_.dtype == LATTN_FLOAT16 ? std::ldexp(1.0, -25) : 1e-37;
+        return c_.of_gradient ? smallest + c_.scale * (c_.dtype == LATTN_FLOAT64 ? 1e-14 : 1e-6) : smallest;
+    }
 
     ActivationCase c_;
 
 public:
     Tensor input;
+    Tensor grad;
     Tensor output;
 };
 

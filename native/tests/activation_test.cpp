@@ -14,16 +14,18 @@ class Activation : public ::testing::TestWithParam<lattn_dtype> {};
 
 TEST_P(Activation, EveryFunctionAndSize) {
     for (lattn_activation activation : {LATTN_IDENTITY, LATTN_SILU, LATTN_SIGMOID})
-        for (int64_t count : {0, 1, 7, 1024, 5003}) {
-            ActivationCase c;
-            c.dtype = GetParam();
-            c.activation = activation;
-            c.count = count;
-            ActivationProblem problem(c);
-            const lattn_activation_params params = problem.params();
-            ASSERT_EQ(LATTN_OK, lattn_activate(&params)) << lattn_last_error();
-            problem.expect_output();
-        }
+        for (int64_t count : {0, 1, 7, 1024, 5003})
+            for (const bool of_gradient : {false, true}) {
+                ActivationCase c;
+                c.dtype = GetParam();
+                c.activation = activation;
+                c.count = count;
+                c.of_gradient = of_gradient;
+                ActivationProblem problem(c);
+                const lattn_activation_params params = problem.params();
+                ASSERT_EQ(LATTN_OK, lattn_activate(&params)) << lattn_last_error();
+                problem.expect_output();
+            }
 }
 
 TEST_P(Activation, InPlace) {

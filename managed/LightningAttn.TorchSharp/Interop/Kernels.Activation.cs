@@ -4,13 +4,30 @@ using static TorchSharp.torch;
 
 namespace LightningAttn.Interop;
 
-/// <content>Activations.</content>
+/// <content>Activations, of contiguous tensors, rounded once.</content>
 internal static unsafe partial class Kernels
 {
-    /// <summary>x = activation(x), for contiguous x, rounded once.</summary>
-    internal static void ActivateInPlace(Tensor x, Activation activation)
+    /// <summary>activation(x) in x's memory.</summary>
+    internal static void ActivateInPlace(Tensor x, Activation activation) => RunActivation(x, null, x, activation);
+
+    /// <summary>activation(x).</summary>
+    internal static Tensor Activate(Tensor x, Activation activation)
     {
-        nint data = TorchNative.Data(x);
+        Tensor output = torch.empty_like(x);
+        RunActivation(x, null, output, activation);
+        return output;
+    }
+
+    /// <summary>The gradient of x, given that of activation(x).</summary>
+    internal static Tensor ActivationBackward(Tensor x, Tensor gradOutput, Activation activation)
+    {
+        Tensor gradX = torch.empty_like(x);
+        RunActivation(x, OfType(gradOutput, x.dtype).contiguous(), gradX, activation);
+        return gradX;
+    }
+
+    private static void RunActivation(Tensor x, Tensor? grad, Tensor output, Activation activation)
+    {
         var parameters = new ActivationParams
         {
             StructSize = (ulong)sizeof(ActivationParams),
@@ -19,11 +36,14 @@ internal static unsafe partial class Kernels
             Dtype = (int)x.dtype,
             DeviceType = (int)x.device_type,
             DeviceIndex = x.device_index,
-            Input = data,
-            Output = data,
+            Input = TorchNative.Data(x),
+            Grad = grad is null ? 0 : TorchNative.Data(grad),
+            Output = TorchNative.Data(output),
             Stream = TorchNative.CurrentStream(x),
         };
         NativeStatus.ThrowIfFailed(NativeMethods.lattn_activate(&parameters));
         GC.KeepAlive(x);
+        GC.KeepAlive(grad);
+        GC.KeepAlive(output);
     }
 }

@@ -204,6 +204,7 @@ internal struct ActivationParams
     public int DeviceType;
     public int DeviceIndex;
     public nint Input;
+    public nint Grad;
     public nint Output;
     public nint Stream;
 }

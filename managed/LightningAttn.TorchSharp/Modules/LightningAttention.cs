@@ -298,14 +298,21 @@ public sealed class LightningAttention : nn.Module<Tensor, AttentionState?, Tens
             return x;
         }
 
-        if (x.requires_grad || x.device_type != DeviceType.CUDA || !x.is_contiguous())
+        if (x.device_type != DeviceType.CUDA)
         {
             return activation == Activation.SiLU
                 ? nn.functional.silu(x, inplace: !x.requires_grad)
                 : x.requires_grad ? x.sigmoid() : x.sigmoid_();
         }
 
-        Kernels.ActivateInPlace(x, activation); // in half of torch's time
+        // In half of torch's time or less. The same kernel with gradients, so that both compute the same.
+        x = x.contiguous();
+        if (x.requires_grad)
+        {
+            return Autograd.ActivationFunction.Record(x, activation);
+        }
+
+        Kernels.ActivateInPlace(x, activation);
         return x;
     }
 }

@@ -21,9 +21,13 @@ void activate_part(const lattn_activation_params& params, int64_t first, int64_t
     const auto at = [&](const void* data) {
         return static_cast<const char*>(data) + first * static_cast<int64_t>(dtype_bytes(params.dtype));
     };
-    T values[kPart];
+    T values[kPart], grads[kPart];
     kernels_for(params.dtype).load(values, at(params.input), count);
-    for (int64_t i = 0; i < count; ++i) values[i] = Activated<T>::of(params.activation, values[i]).value;
+    if (params.grad != nullptr) kernels_for(params.dtype).load(grads, at(params.grad), count);
+    for (int64_t i = 0; i < count; ++i) {
+        const auto activated = Activated<T>::of(params.activation, values[i]);
+        values[i] = params.grad != nullptr ? grads[i] * activated.derivative : activated.value;
+    }
     kernels_for(params.dtype).store(const_cast<char*>(at(params.output)), values, count);
 }
 

@@ -1,5 +1,4 @@
 // lattn_activate on a device.
-#include "activation_problem.h"
 #include "gpu/on_device.h"
 
 namespace lattn::test {
@@ -19,17 +18,15 @@ protected:
 TEST_P(Activation, EveryFunctionSizeAndAddress) {
     for (lattn_activation activation : {LATTN_IDENTITY, LATTN_SILU, LATTN_SIGMOID})
         for (int64_t count : {0, 1, 15, 64, 9001})
-            for (int64_t offset : {0, 1}) {
-                ActivationCase c = target_case();
-                c.activation = activation;
-                c.count = count;
-                c.offset = offset;
-                ActivationProblem problem(c);
-                Mirror mirror(device(), {problem.input.storage()}, {problem.output.storage()});
-                mirror.activate(problem.params());
-                mirror.fetch();
-                problem.expect_output();
-            }
+            for (int64_t offset : {0, 1})
+                for (const bool of_gradient : {false, true}) {
+                    ActivationCase c = target_case();
+                    c.activation = activation;
+                    c.count = count;
+                    c.offset = offset;
+                    c.of_gradient = of_gradient;
+                    check(c);
+                }
 }
 
 TEST_P(Activation, InPlace) {

@@ -172,6 +172,7 @@ void Mirror::backward(lattn_gated_norm_backward_params params) {
 
 void Mirror::activate(lattn_activation_params params, void* stream) {
     params.input = at(params.input);
+    params.grad = at(params.grad);
     params.output = at(params.output);
     params.stream = stream;
     succeeds([&] { return lattn_activate(&params); });

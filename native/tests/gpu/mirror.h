@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "activation_problem.h"
 #include "decode_problem.h"
 #include "gated_norm_problem.h"
 #include "gpu/device.h"

@@ -59,6 +59,14 @@ void OnDevice::check(const GatedNormCase& c) {
     check_all<GatedNormProblem>(c);
 }
 
+void OnDevice::check(const ActivationCase& c) {
+    ActivationProblem problem(c);
+    Mirror mirror(device(), {problem.input.storage(), problem.grad.storage()}, {problem.output.storage()});
+    mirror.activate(problem.params());
+    mirror.fetch();
+    problem.expect_output();
+}
+
 void OnHopper::SetUp() {
     OnDevice::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;

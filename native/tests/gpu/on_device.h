@@ -44,6 +44,7 @@ protected:
     void check_forward(const Case& c);
     void check_forward_and_backward(const Case& c);
     void check(const GatedNormCase& c);
+    void check(const ActivationCase& c);
 
 private:
     template <typename ProblemOf, typename CaseOf>

@@ -1,5 +1,4 @@
 // Every kernel once, at sizes that compute-sanitizer's slowest tools finish: two chunks and a tail, edges in D and E.
-#include "activation_problem.h"
 #include "gpu/on_device.h"
 #include "packed_problem.h"
 
@@ -72,18 +71,16 @@ TEST_P(Sanitize, PackedSequences) {
 }
 
 TEST_P(Sanitize, Activation) {
-    for (const int64_t offset : {0, 1}) {
-        ActivationCase c;
-        c.dtype = GetParam().dtype;
-        c.device_type = GetParam().device;
-        c.count = 5001;
-        c.offset = offset;
-        ActivationProblem problem(c);
-        Mirror mirror(device(), {problem.input.storage()}, {problem.output.storage()});
-        mirror.activate(problem.params());
-        mirror.fetch();
-        problem.expect_output();
-    }
+    for (const int64_t offset : {0, 1})
+        for (const bool of_gradient : {false, true}) {
+            ActivationCase c;
+            c.dtype = GetParam().dtype;
+            c.device_type = GetParam().device;
+            c.count = 5001;
+            c.offset = offset;
+            c.of_gradient = of_gradient;
+            check(c);
+        }
 }
 
 TEST_P(Sanitize, GatedNorm) {

@@ -4,7 +4,6 @@
 #include <thread>
 #include <vector>
 
-#include "activation_problem.h"
 #include "gpu/on_device.h"
 
 namespace lattn::test {

@@ -1,4 +1,4 @@
-// output = activation(input), element by element.
+// output = activation(input) or grad * activation'(input), element by element.
 //
 // Grid: CTAs of 256 threads, each thread with two pieces of 16 bytes, a CTA's pieces side by side. The elements of a
 // piece that is not 16 aligned bytes are read and written one by one.
@@ -20,8 +20,8 @@ struct ActivationPass {
         return p.aligned && first + kWidth <= p.count;
     }
 
-    __device__ __forceinline__ static Piece load(const ActivationParams& p, int64_t first) {
-        const T* from = static_cast<const T*>(p.input) + first;
+    __device__ __forceinline__ static Piece load(const ActivationParams& p, const void* tensor, int64_t first) {
+        const T* from = static_cast<const T*>(tensor) + first;
         if (is_whole(p, first)) return *reinterpret_cast<const Piece*>(from);
         Piece piece = {};
 #pragma unroll
@@ -41,13 +41,32 @@ struct ActivationPass {
             if (first + i < p.count) to[i] = piece.at(i);
     }
 
+    __device__ __forceinline__ static void store_gradients(const ActivationParams& p, int64_t first,
+                                                           const Piece (&input)[kActivationPieces]) {
+        Piece grad[kActivationPieces];
+#pragma unroll
+        for (int i = 0; i < kActivationPieces; ++i) grad[i] = load(p, p.grad, first + i * kStep);
+#pragma unroll
+        for (int i = 0; i < kActivationPieces; ++i) {
+            float value[kWidth], derivative[kWidth];
+            activate(p.activation, input[i], value, derivative);
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) value[j] = grad[i][j] * derivative[j];
+            store(p, first + i * kStep, Piece::of(value));
+        }
+    }
+
     __device__ static void run(const ActivationParams& p) {
         const int64_t first = blockIdx.x * (kActivationPieces * kStep) + static_cast<int64_t>(threadIdx.x) * kWidth;
         ptx::wait_for_prior_kernel();
         ptx::let_next_kernel_start();
         Piece piece[kActivationPieces];
 #pragma unroll
-        for (int i = 0; i < kActivationPieces; ++i) piece[i] = load(p, first + i * kStep);
+        for (int i = 0; i < kActivationPieces; ++i) piece[i] = load(p, p.input, first + i * kStep);
+        if (p.grad != nullptr) {
+            store_gradients(p, first, piece);
+            return;
+        }
 #pragma unroll
         for (int i = 0; i < kActivationPieces; ++i) {
             float value[kWidth];

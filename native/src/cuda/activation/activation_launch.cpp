@@ -15,10 +15,11 @@ Status activate(const lattn_activation_params& params) {
     LATTN_RETURN_IF_ERROR(Device::get(params.device_index, device));
     ActivationParams activation{};
     activation.input = params.input;
+    activation.grad = params.grad;
     activation.output = params.output;
     activation.count = params.count;
     activation.activation = params.activation;
-    activation.aligned = is_aligned(params.input) && is_aligned(params.output);
+    activation.aligned = is_aligned(params.input) && is_aligned(params.grad) && is_aligned(params.output);
     const int64_t cta_elements = kActivationCtaBytes / static_cast<int64_t>(dtype_bytes(params.dtype));
     return device->launch(kernel, ceil_div(params.count, cta_elements), static_cast<CUstream>(params.stream),
                           activation, device->earliest_start());

@@ -7,10 +7,11 @@ namespace lattn::cuda {
 
 struct ActivationParams {
     const void* input; // [count]
-    void* output;      // [count], may be the input
+    const void* grad;  // [count], of activation(input); NULL: the output is not a gradient
+    void* output;      // [count], may be an input
     int64_t count;
     int32_t activation; // lattn_activation
-    int32_t aligned;    // 1: both begin at multiples of kActivationBytes
+    int32_t aligned;    // 1: all begin at multiples of kActivationBytes
 };
 
 constexpr int kActivationThreads = 256;
