@@ -357,8 +357,8 @@ LATTN_API lattn_status lattn_activate(const lattn_activation_params* params);
 
 /* A second stream for work that does not depend on what is queued on `stream` next. Fork: *side has what `stream` has so
  * far before it. Join: `stream` goes on once `side` has done its work; a fork needs one, by any thread. Every `stream`
- * has side streams of its own, as many as are forked at a time; they are kept for the next ones. While `stream` is being
- * captured into a graph, *side is `stream` itself. */
+ * has side streams of its own for each thread, as many as that forks at a time; they are kept for its next forks. While
+ * `stream` is being captured into a graph, *side is `stream` itself. */
 LATTN_API lattn_status lattn_fork_stream(int32_t device_index, void* stream, void** side);
 LATTN_API lattn_status lattn_join_stream(int32_t device_index, void* stream, void* side);
 

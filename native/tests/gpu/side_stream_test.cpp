@@ -1,8 +1,6 @@
 // Streams beside that of the caller.
-#include <algorithm>
 #include <cstring>
 #include <thread>
-#include <vector>
 
 #include "gpu/on_device.h"
 
@@ -48,22 +46,26 @@ TEST_P(SideStream, KeepsTheOrderOfForksAndJoins) {
     EXPECT_EQ(expected.input.bytes(), problem.input.bytes());
 }
 
-TEST_P(SideStream, IsUsedAgainAndBelongsToItsStream) {
+TEST_P(SideStream, IsUsedAgainAndBelongsToItsStreamAndThread) {
     void* const stream = device().stream();
     void* const first = fork(stream);
     void* const second = fork(stream);
     void* const of_default = fork(nullptr);
     join(stream, first);
+    void* of_thread = nullptr;
+    std::thread([&] { of_thread = fork(stream); }).join();
     void* const again = fork(stream);
-    if (GetParam().device == LATTN_CUDA && device().multiprocessors() >= 64) { // an emulated GPU has one stream
+    if (device().multiprocessors() >= 64) { // an emulated GPU has one stream
         EXPECT_EQ(first, again);
         EXPECT_NE(first, second);
+        EXPECT_NE(first, of_thread);
         EXPECT_NE(second, of_default);
         EXPECT_EQ(LATTN_INVALID_ARGUMENT, lattn_join_stream(0, nullptr, second));
         EXPECT_NE(nullptr, std::strstr(lattn_last_error(), "is not forked from")) << lattn_last_error();
     }
     std::thread([&] { join(stream, again); }).join();
     join(stream, second);
+    join(stream, of_thread);
     join(nullptr, of_default);
 }
 

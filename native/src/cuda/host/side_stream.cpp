@@ -15,7 +15,7 @@ constexpr const char* kWhat = "a side stream";
 
 Status SideStreams::create(const Device& device, CUstream of, Side& side) {
     const Driver& driver = device.driver();
-    side = {of, nullptr, nullptr, nullptr, false};
+    side = {of, std::this_thread::get_id(), nullptr, nullptr, nullptr, false};
     LATTN_RETURN_IF_ERROR(
         check_driver(driver, driver.EventCreate(&side.forked, CU_EVENT_DISABLE_TIMING), "cuEventCreate", kWhat));
     LATTN_RETURN_IF_ERROR(
@@ -33,8 +33,9 @@ Status SideStreams::fork(const Device& device, CUstream stream, CUstream& side) 
     if (capture != CU_STREAM_CAPTURE_STATUS_NONE) return ok();
 
     const std::lock_guard lock(mutex_);
-    auto free = std::find_if(sides_.begin(), sides_.end(),
-                             [&](const Side& other) { return other.of == stream && !other.in_use; });
+    auto free = std::find_if(sides_.begin(), sides_.end(), [&](const Side& other) {
+        return other.of == stream && other.by == std::this_thread::get_id() && !other.in_use;
+    });
     if (free == sides_.end()) {
         Side created;
         LATTN_RETURN_IF_ERROR(create(device, stream, created));

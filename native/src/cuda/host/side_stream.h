@@ -2,6 +2,7 @@
 #pragma once
 
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "cuda/host/driver.h"
@@ -10,8 +11,9 @@ namespace lattn::cuda {
 
 class Device;
 
-// Of one device. Each belongs to the stream that it was first forked from: what an allocator reuses in the order of a
-// side stream is reused in the order of that stream too.
+// Of one device. Each belongs to the stream and the thread that it was first forked from. A thread that frees what was
+// made on its side stream has queued all that reads it by then, and forks anew later: so an allocator may reuse the
+// memory in the order of the side stream. Another thread's fork could come between.
 class SideStreams {
 public:
     Status fork(const Device& device, CUstream stream, CUstream& side);
@@ -20,6 +22,7 @@ public:
 private:
     struct Side {
         CUstream of;
+        std::thread::id by;
         CUstream stream;
         CUevent forked;
         CUevent joined;
