@@ -8,6 +8,9 @@
 
 namespace lattn::cpu {
 
+// What an element with an activation costs, exp() and all, in the multiply-adds that threads_for() counts.
+constexpr double kElementCost = 20;
+
 template <typename T>
 struct Activated {
     T value;

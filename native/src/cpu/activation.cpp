@@ -13,9 +13,6 @@ namespace {
 
 constexpr int64_t kPart = 1024; // elements
 
-// What an element costs, exp() and all, in the multiply-adds that threads_for() counts.
-constexpr double kElementCost = 20;
-
 template <typename T>
 void activate_part(const lattn_activation_params& params, int64_t first, int64_t count) {
     const auto at = [&](const void* data) {

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "common/dtype.h"
-#include "common/platform.h"
 #include "common/problem.h"
 #include "cpu/activated.h"
 #include "cpu/cpu.h"
@@ -19,9 +18,6 @@ namespace {
 
 // Slices of rows whose parts of the weight's gradient are summed apart, whatever the number of threads.
 constexpr int64_t kSlices = 64;
-
-// What an element costs, exp() and all, in the multiply-adds that threads_for() counts.
-constexpr double kElementCost = 20;
 
 int64_t rows_of(const lattn_gated_norm& norm) {
     return norm.batch * norm.tokens;

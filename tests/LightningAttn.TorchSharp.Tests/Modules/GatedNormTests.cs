@@ -148,14 +148,6 @@ internal sealed class GatedNormTests(DeviceType deviceType) : OperatorFixture(de
         LayerCase.AssertClose(layer.call(x), fused, 0.02);
     }
 
-    private void RequireType(ScalarType dtype)
-    {
-        if (IsCuda && dtype == ScalarType.Float64)
-        {
-            Assert.Ignore("CUDA has no float64 kernels");
-        }
-    }
-
     private Inputs Create(ScalarType dtype, long groups)
     {
         var norm = new RootMeanSquareNorm(Channels, groups, Eps, Device, dtype);
