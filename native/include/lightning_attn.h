@@ -40,7 +40,7 @@ extern "C" {
 #endif
 
 /* Changes with every incompatible change of this header. */
-#define LATTN_ABI_VERSION 5u
+#define LATTN_ABI_VERSION 6u
 
 typedef int32_t lattn_status;
 enum {
@@ -361,6 +361,9 @@ LATTN_API lattn_status lattn_activate(const lattn_activation_params* params);
  * `stream` is being captured into a graph, *side is `stream` itself. */
 LATTN_API lattn_status lattn_fork_stream(int32_t device_index, void* stream, void** side);
 LATTN_API lattn_status lattn_join_stream(int32_t device_index, void* stream, void* side);
+
+/* How many multiprocessors a CUDA device has: what an operator does not occupy is left to work on a side stream. */
+LATTN_API lattn_status lattn_multiprocessor_count(int32_t device_index, int32_t* count);
 
 /* Waits for all work of a CUDA device and reports its asynchronous errors. For tests; no operator calls it. */
 LATTN_API lattn_status lattn_synchronize(int32_t device_index);

@@ -83,5 +83,10 @@ TEST(SideStreamErrors, NoPlaceForTheStream) {
     EXPECT_NE(nullptr, std::strstr(lattn_last_error(), "side is NULL")) << lattn_last_error();
 }
 
+TEST(SideStreamErrors, NoPlaceForTheCount) {
+    EXPECT_EQ(LATTN_INVALID_ARGUMENT, lattn_multiprocessor_count(0, nullptr));
+    EXPECT_NE(nullptr, std::strstr(lattn_last_error(), "count is NULL")) << lattn_last_error();
+}
+
 } // namespace
 } // namespace lattn::test

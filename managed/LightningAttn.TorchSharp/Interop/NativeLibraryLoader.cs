@@ -15,7 +15,7 @@ internal static unsafe class NativeLibraryLoader
     internal const string OverrideVariable = "LATTN_NATIVE_LIBRARY";
 
     /// <summary>LATTN_ABI_VERSION of the header that Structs.cs mirrors.</summary>
-    internal const uint AbiVersion = 5;
+    internal const uint AbiVersion = 6;
 
     private const string UseSameRelease = "use the library of the same release.";
 

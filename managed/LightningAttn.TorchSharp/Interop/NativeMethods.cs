@@ -53,5 +53,8 @@ internal static unsafe partial class NativeMethods
     internal static partial int lattn_join_stream(int deviceIndex, nint stream, nint side);
 
     [LibraryImport(Library)]
+    internal static partial int lattn_multiprocessor_count(int deviceIndex, int* count);
+
+    [LibraryImport(Library)]
     internal static partial int lattn_synchronize(int deviceIndex);
 }

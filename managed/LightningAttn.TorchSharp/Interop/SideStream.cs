@@ -19,6 +19,14 @@ internal readonly unsafe ref struct SideStream
     /// <summary>Whether x's device has them: on CUDA, with a libtorch that lets its stream be set.</summary>
     internal static bool IsSupported(Tensor x) => x.device_type == DeviceType.CUDA && TorchNative.CanUseStreams;
 
+    /// <summary>Of x's device, CUDA, all.</summary>
+    internal static int Multiprocessors(Tensor x)
+    {
+        int count;
+        NativeStatus.ThrowIfFailed(NativeMethods.lattn_multiprocessor_count(x.device_index, &count));
+        return count;
+    }
+
     /// <summary>One on x's device.</summary>
     internal static SideStream Fork(Tensor x)
     {
@@ -29,11 +37,16 @@ internal readonly unsafe ref struct SideStream
     }
 
     /// <summary>Queues what libtorch is told in <paramref name="work"/> on this stream.</summary>
-    internal Tensor Run(Func<Tensor> work)
+    /// <param name="work">What to do.</param>
+    /// <param name="multiprocessors">How many cuBLAS is to choose its kernels for; 0: all of the device's.</param>
+    internal Tensor Run(Func<Tensor> work, int multiprocessors = 0)
     {
+        bool beside = _side != _stream; // a stream that is recorded into a graph has nothing beside it
         nint guard = TorchNative.UseStream(_side, _device);
         try
         {
+            using BlasTarget target =
+                beside && multiprocessors > 0 && BlasTarget.IsSupported ? BlasTarget.Set(multiprocessors) : default;
             return work();
         }
         finally

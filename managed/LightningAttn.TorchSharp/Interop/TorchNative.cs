@@ -12,9 +12,9 @@ internal static unsafe partial class TorchNative
     private const string CreateGuardExport = "aoti_torch_create_cuda_stream_guard";
     private const string DeleteGuardExport = "aoti_torch_delete_cuda_stream_guard";
 
-    private static readonly Lazy<nint> s_currentStream = new(() => Find(CurrentStreamExport));
-    private static readonly Lazy<nint> s_createGuard = new(() => Find(CreateGuardExport));
-    private static readonly Lazy<nint> s_deleteGuard = new(() => Find(DeleteGuardExport));
+    private static readonly Lazy<nint> s_currentStream = new(static () => FindCuda(CurrentStreamExport));
+    private static readonly Lazy<nint> s_createGuard = new(static () => FindCuda(CreateGuardExport));
+    private static readonly Lazy<nint> s_deleteGuard = new(static () => FindCuda(DeleteGuardExport));
 
     static TorchNative() => NativeLibraryLoader.Register();
 
@@ -64,7 +64,8 @@ internal static unsafe partial class TorchNative
         }
     }
 
-    private static nint Find(string name) =>
+    /// <summary>A function of libtorch_cuda or, not on Windows, of what that is linked to; 0: there is none.</summary>
+    internal static nint FindCuda(string name) =>
         NativeLibrary.TryLoad("torch_cuda", typeof(torch).Assembly, null, out nint library)
         && NativeLibrary.TryGetExport(library, name, out nint export)
             ? export

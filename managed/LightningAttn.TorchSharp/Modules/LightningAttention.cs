@@ -257,27 +257,16 @@ public sealed class LightningAttention : nn.Module<Tensor, AttentionState?, Tens
     {
         Tensor Attend() => state.Attend(q, k, v, _decayRates.For(q), _scale).to(x.dtype);
 
-        if (!LeavesMultiprocessors(q, state) || !SideStream.IsSupported(x) || Records(q))
+        int multiprocessors = SideStream.IsSupported(x) ? SideStream.Multiprocessors(x) : 0;
+        if (state is PackedSequences || !IdleMultiprocessors.AreMany(q, multiprocessors) || Records(q))
         {
             return (Attend(), _gate.call(x));
         }
 
         using SideStream side = SideStream.Fork(x);
         Tensor attended = Attend(); // first, so that it has the multiprocessors that it needs
-        return (attended, side.Run(() => _gate.call(x)));
-    }
-
-    /// <summary>
-    /// Whether the operator on q [B, H, N, D] takes a while, and works on so few heads that half of a large GPU's
-    /// multiprocessors have nothing to do.
-    /// </summary>
-    private static bool LeavesMultiprocessors(Tensor q, AttentionState state)
-    {
-        const long Columns = 64; // of a head, which a multiprocessor works on
-        const long HalfOfThem = 64;
-        const long ManyTokens = 512;
-        long slices = (q.size(3) + Columns - 1) / Columns;
-        return q.size(2) >= ManyTokens && q.size(0) * q.size(1) * slices <= HalfOfThem && state is not PackedSequences;
+        int target = IdleMultiprocessors.ForProjection(q, _gate, multiprocessors);
+        return (attended, side.Run(() => _gate.call(x), target));
     }
 
     /// <summary>Whether gradients are recorded, whose computation would follow on the same streams.</summary>

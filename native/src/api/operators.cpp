@@ -104,4 +104,9 @@ lattn_status lattn_join_stream(int32_t device_index, void* stream, void* side) {
     return lattn::cuda::join_stream(device_index, stream, side).code;
 }
 
+lattn_status lattn_multiprocessor_count(int32_t device_index, int32_t* count) {
+    const lattn::Status status = lattn::check_not_null(count, "count");
+    return status.code != LATTN_OK ? status.code : lattn::cuda::multiprocessor_count(device_index, *count).code;
+}
+
 } // extern "C"

@@ -20,6 +20,7 @@ Status activate(const lattn_activation_params& params);
 
 Status fork_stream(int device_index, void* stream, void*& side);
 Status join_stream(int device_index, void* stream, void* side);
+Status multiprocessor_count(int device_index, int& count);
 
 // Name of the kernel that an operation would run; `name` is a static string.
 Status describe(const lattn_support_query& query, const char*& name);

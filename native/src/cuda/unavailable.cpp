@@ -47,6 +47,9 @@ Status fork_stream(int, void*, void*&) {
 Status join_stream(int, void*, void*) {
     return unavailable();
 }
+Status multiprocessor_count(int, int&) {
+    return unavailable();
+}
 Status describe(const lattn_support_query&, const char*&) {
     return unavailable();
 }

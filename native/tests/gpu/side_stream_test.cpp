@@ -69,6 +69,13 @@ TEST_P(SideStream, IsUsedAgainAndBelongsToItsStreamAndThread) {
     join(nullptr, of_default);
 }
 
+TEST_P(SideStream, HasTheMultiprocessorsOfItsDevice) {
+    int32_t count = 0;
+    EXPECT_EQ(LATTN_OK, lattn_multiprocessor_count(0, &count)) << lattn_last_error();
+    EXPECT_GT(count, 0);
+    EXPECT_NE(LATTN_OK, lattn_multiprocessor_count(-1, &count));
+}
+
 TEST_P(SideStream, IsTheStreamItselfWhileItIsRecorded) {
     ActivationCase c;
     c.dtype = GetParam().dtype;

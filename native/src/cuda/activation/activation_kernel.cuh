@@ -59,7 +59,6 @@ struct ActivationPass {
     __device__ static void run(const ActivationParams& p) {
         const int64_t first = blockIdx.x * (kActivationPieces * kStep) + static_cast<int64_t>(threadIdx.x) * kWidth;
         ptx::wait_for_prior_kernel();
-        ptx::let_next_kernel_start();
         Piece piece[kActivationPieces];
 #pragma unroll
         for (int i = 0; i < kActivationPieces; ++i) piece[i] = load(p, p.input, first + i * kStep);

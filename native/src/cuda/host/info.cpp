@@ -32,6 +32,13 @@ Status describe(const lattn_support_query& query, const char*& name) {
     return ok();
 }
 
+Status multiprocessor_count(int device_index, int& count) {
+    Device* device = nullptr;
+    LATTN_RETURN_IF_ERROR(Device::get(device_index, device));
+    count = device->multiprocessors();
+    return ok();
+}
+
 Status synchronize(int device_index) {
     Device* device = nullptr;
     LATTN_RETURN_IF_ERROR(Device::get(device_index, device));
