@@ -40,14 +40,15 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
             ptx::ldmatrix_x4(rows[step], Layout::part_address(base, row, step * 2));
     }
 
-    // product = rows x^T for tiles x of 64 rows, not waited for.
-    __device__ static void multiply_rows(const Rows& rows, const char* x, ChunkTile& product) {
+    // product = rows x^T for tiles x of 64 rows, not waited for. adds: it is added; if this is never true and the
+    // compiler cannot know it, the product takes the registers of what was there before.
+    __device__ static void multiply_rows(const Rows& rows, const char* x, ChunkTile& product, bool adds = false) {
         const uint64_t operand = ptx::wgmma_operand(ptx::shared_address(x), kTileBytes);
         ptx::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < kRowSteps; ++step)
             ByRow::multiply(product, rows[step], ptx::wgmma_operand_at(operand, step / 4 * kTileBytes + step % 4 * 32),
-                            step > 0);
+                            step > 0 || adds);
         ptx::wgmma_commit();
     }
 
@@ -68,14 +69,21 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         float pair[9][2]; // g^distance where it is not negative: [half - tile + 7][column % 2]
 
         __device__ Weights(const CallScan& call, float rate_) : rate(rate_) {
+            // Each lane forms one of every 32 distances that the warp needs of two neighbouring i, and takes its own
+            // from other lanes.
             const int lane = static_cast<int>(this_thread() % 32);
+            const int later = lane / 4 - lane % 4 * 2;
 #pragma unroll
-            for (int i = 0; i < 9; ++i) {
+            for (int part = 0; part < 5; ++part) {
+                const int formed_later = warp_row() - part * 16 + lane - 8;
+                const int distance = call.backwards ? -formed_later : formed_later;
+                float formed = call.scale * expf(-rate * static_cast<float>(max(distance, 0)));
+                if (distance < 0) formed = 0.0f;
 #pragma unroll
-                for (int column = 0; column < 2; ++column) {
-                    const int later = first_row() + (i - 7) * 8 - (lane % 4 * 2 + column);
-                    const int distance = call.backwards ? -later : later;
-                    pair[i][column] = distance >= 0 ? call.scale * expf(-rate * static_cast<float>(distance)) : 0.0f;
+                for (int i = 8 - 2 * part; i >= max(7 - 2 * part, 0); --i) {
+#pragma unroll
+                    for (int column = 0; column < 2; ++column)
+                        pair[i][column] = __shfl_sync(0xffffffffu, formed, later - column + (i % 2 == 0 ? 16 : 8));
                 }
             }
         }
@@ -267,7 +275,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         Rows rows;
         ptx::mbarrier_wait(exchange.rows_full[rings.rows.index], rings.rows.parity);
         load_rows(exchange.rows[rings.rows.index], rows);
-        ChunkTile scores;
+        ChunkTile& scores = out; // the output takes their registers
         ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
         multiply_rows(rows, shared.stage[rings.stage.index].b, scores);
         Layout::arrive_warp(exchange.rows_empty[rings.rows.index]);
@@ -283,7 +291,7 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         for (int i = 0; i < 32; i += 2) weighted[i / 8][i / 2 % 4] = Element::pack(scores[i], scores[i + 1]);
 
         ptx::mbarrier_wait(exchange.state_full[rings.state.index], rings.state.parity);
-        multiply_rows(rows, exchange.state[rings.state.index], out);
+        multiply_rows(rows, exchange.state[rings.state.index], out, never);
         ptx::wgmma_wait<0>();
         ptx::touch(out);
         ptx::hold(rows, never);
