@@ -40,21 +40,28 @@ inline void __syncwarp(unsigned mask = 0xffffffffu) {
     lattn::emulator::sync_warp(mask);
 }
 
+// `exchange` moves 32 bits between lanes.
+template <typename T, typename Exchange>
+T shuffled_words(T value, Exchange exchange) {
+    if constexpr (sizeof(T) == sizeof(uint64_t)) {
+        const auto bits = std::bit_cast<uint64_t>(value);
+        const uint64_t low = exchange(static_cast<uint32_t>(bits));
+        const uint64_t high = exchange(static_cast<uint32_t>(bits >> 32));
+        return std::bit_cast<T>(high << 32 | low);
+    } else
+        return std::bit_cast<T>(exchange(std::bit_cast<uint32_t>(value)));
+}
+
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int lane, int width = 32) {
-    static_assert(sizeof(T) == sizeof(uint32_t));
-    return std::bit_cast<T>(lattn::emulator::shuffle(mask, std::bit_cast<uint32_t>(value), lane, width));
+    return shuffled_words(value,
+                          [&](uint32_t word) -> uint32_t { return lattn::emulator::shuffle(mask, word, lane, width); });
 }
 
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32) {
-    if constexpr (sizeof(T) == sizeof(uint64_t)) {
-        const auto bits = std::bit_cast<uint64_t>(value);
-        const uint64_t low = __shfl_xor_sync(mask, static_cast<uint32_t>(bits), lane_mask, width);
-        const uint64_t high = __shfl_xor_sync(mask, static_cast<uint32_t>(bits >> 32), lane_mask, width);
-        return std::bit_cast<T>(high << 32 | low);
-    } else
-        return std::bit_cast<T>(lattn::emulator::shuffle_xor(mask, std::bit_cast<uint32_t>(value), lane_mask, width));
+    return shuffled_words(
+        value, [&](uint32_t word) -> uint32_t { return lattn::emulator::shuffle_xor(mask, word, lane_mask, width); });
 }
 
 inline unsigned __ballot_sync(unsigned mask, bool vote) {

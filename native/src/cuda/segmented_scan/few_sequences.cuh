@@ -10,13 +10,14 @@ namespace lattn::cuda {
 class FewSequences : PackedSequence {
 public:
     __device__ explicit FewSequences(const PackedCall& p) {
-        const int own =
-            ptx::opaque_lane() < p.packed.sequences ? static_cast<int>(sequence_at(p, ptx::opaque_lane()).tokens) : 0;
+        const int lane = ptx::opaque_lane();
+        if (lane < p.packed.sequences) own_ = sequence_at(p, lane);
+        const int own = static_cast<int>(own_.tokens);
         int longer = 0;
-#pragma unroll 1
+#pragma unroll 4
         for (int other = 0; other < static_cast<int>(p.packed.sequences); ++other) {
             const int tokens = __shfl_sync(kAllLanes, own, other);
-            longer += tokens > own || (tokens == own && other < ptx::opaque_lane());
+            longer += tokens > own || (tokens == own && other < lane);
         }
         rank_ = own > 0 ? longer : -1;
     }
@@ -29,8 +30,11 @@ public:
     // That of a rank, from 0: the longest come first. By the whole warp.
     __device__ void set_scan(const PackedCall& p, int rank, SequenceScan& scan) const {
         const int index = __ffs(static_cast<int>(__ballot_sync(kAllLanes, rank_ == rank))) - 1;
+        const Sequence sequence{
+            __shfl_sync(kAllLanes, static_cast<int>(own_.first), index),
+            __shfl_sync(kAllLanes, static_cast<int>(own_.tokens), index), __shfl_sync(kAllLanes, own_.entry, index),
+            __shfl_sync(kAllLanes, own_.reads_state, index), __shfl_sync(kAllLanes, own_.writes_state, index)};
         if (ptx::opaque_lane() > 0) return;
-        const Sequence sequence = sequence_at(p, index);
         PackedSequence::set_scan(p, index, sequence, segments_of(sequence), scan);
     }
 
@@ -55,7 +59,8 @@ private:
 
     static constexpr unsigned kAllLanes = 0xffffffffu;
 
-    int rank_; // -1: it is empty, or there is none for this lane
+    Sequence own_{}; // this lane's
+    int rank_;       // -1: it is empty, or there is none for this lane
 };
 
 } // namespace lattn::cuda

@@ -37,7 +37,7 @@ struct JobWarp : ScanLayout<T, kRowDim, kSums, true> {
         if (bytes == 0 || p.initial.data == nullptr || p.split) return;
         const int element_bytes = bytes / Layout::Config::kValueCols;
         const char* row = reinterpret_cast<const char*>(p.initial.data) +
-                          job.head * p.initial.stride_h * element_bytes + job.slice * bytes;
+                          job.beginning.head * p.initial.stride_h * element_bytes + job.slice * bytes;
 #pragma unroll 1
         for (int i = ptx::opaque_lane(); i < call.row_dim; i += 32)
             ptx::prefetch_bytes(row + i * p.initial.stride_row * element_bytes, bytes);
@@ -55,26 +55,29 @@ struct JobWarp : ScanLayout<T, kRowDim, kSums, true> {
         return part.index;
     }
 
-    // Job `index` of a part, whose sequence `job` has. False: nothing needs the job.
-    __device__ static bool set_job(const CallScan& call, int part, unsigned index, PackedJob& job) {
+    // Job `index` of a part, whose sequence `job` has; `rate` is that of a job with output. False: nothing needs the
+    // job.
+    __device__ static bool set_job(const CallScan& call, int part, unsigned index, float rate, PackedJob& job) {
         const Job its = job_of_part(call, job.sequence, part, index);
         if (its.first_chunk == its.end_chunk) return false;
+        if constexpr (!kWithOutput) rate = call.decay_rate[its.head];
         if (ptx::opaque_lane() == 0) {
-            job.head = its.head;
             job.slice = its.slice;
             job.row_part = its.row_part;
-            job.first_chunk = its.first_chunk;
-            job.end_chunk = its.end_chunk;
-            set_decay(job, call.decay_rate[its.head]);
+            job.beginning.head = its.head;
+            job.beginning.first_chunk = its.first_chunk;
+            job.beginning.end_chunk = its.end_chunk;
+            job.beginning.traits = Layout::traits_of(job);
+            set_decay(job, rate);
         }
         return true;
     }
 
     __device__ static void set_decay(PackedJob& job, float rate) {
-        job.rate = rate;
-        job.restart = SegmentSums<typename Layout::Config>::restart_of(rate);
+        job.beginning.rate = rate;
+        job.beginning.restart = SegmentSums<typename Layout::Config>::restart_of(rate);
 #pragma unroll 1
-        for (int i = 0; i < 2; ++i) job.decay[i] = expf(-rate * static_cast<float>(tokens_of(job, i)));
+        for (int i = 0; i < 2; ++i) job.beginning.decay[i] = expf(-rate * static_cast<float>(tokens_of(job, i)));
     }
 
     __device__ static int tokens_of(const PackedJob& job, bool of_short) {
@@ -91,7 +94,7 @@ struct JobWarp : ScanLayout<T, kRowDim, kSums, true> {
 #pragma unroll 1
         for (int i = 0; i < 2; ++i)
             weights[i][quarter][step].pair[pair] =
-                Layout::token_weights(call, job.rate, tokens_of(job, i), step * 16 + pair * 8 + quarter * 2);
+                Layout::token_weights(call, job.beginning.rate, tokens_of(job, i), step * 16 + pair * 8 + quarter * 2);
     }
 
     // Hands out the jobs of `parts` parts. set_sequence(part, sequence): writes the part's sequence, by the whole warp,
@@ -104,10 +107,13 @@ struct JobWarp : ScanLayout<T, kRowDim, kSums, true> {
         for (unsigned index = blockIdx.x; index / params.jobs_per_part < parts; index += gridDim.x) {
             ptx::mbarrier_wait(shared.packed.job_empty[turn % kJobs], turn / kJobs % 2 ^ 1);
             PackedJob& job = shared.packed.job[turn % kJobs];
+            float rate = 0.0f; // loaded while the sequence is written
+            if constexpr (kWithOutput)
+                rate = params.call.decay_rate[index % params.jobs_per_part / params.call.value_slices];
             const int part = set_sequence(index / params.jobs_per_part, job.sequence);
             turn = ptx::opaque(turn);
             __syncwarp();
-            const bool needed = set_job(params.call, part, index % params.jobs_per_part, job);
+            const bool needed = set_job(params.call, part, index % params.jobs_per_part, rate, job);
             __syncwarp();
             if (!needed) continue;
             prefetch_state(params, job);
@@ -119,7 +125,7 @@ struct JobWarp : ScanLayout<T, kRowDim, kSums, true> {
             ++turn;
         }
         ptx::mbarrier_wait(shared.packed.job_empty[turn % kJobs], turn / kJobs % 2 ^ 1);
-        if (ptx::opaque_lane() == 0) shared.packed.job[turn % kJobs].head = -1;
+        if (ptx::opaque_lane() == 0) shared.packed.job[turn % kJobs].beginning.head = -1;
         Layout::arrive_warp(shared.packed.job_full[turn % kJobs]);
     }
 

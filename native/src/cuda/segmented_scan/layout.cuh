@@ -131,14 +131,27 @@ struct ScanLayout {
 
     struct NoExchange {};
 
-    // A job of a packed batch, as its warps are told. Registers are too few to keep it in.
-    struct PackedJob {
-        SequenceScan sequence;
+    // What a job of a packed batch begins with, read at once.
+    struct alignas(16) JobBeginning {
         int32_t head; // -1: there are no more jobs
-        int32_t slice, row_part, first_chunk, end_chunk;
+        int32_t first_chunk, end_chunk;
+        uint32_t traits; // kStartsFromCopy, ...
         float rate;
         int32_t restart; // of SegmentSums
         float decay[2];  // g^m of a whole chunk of m tokens, and of the short one
+    };
+
+    static constexpr uint32_t kStartsFromCopy = 1;  // of a state, in the ring of stages
+    static constexpr uint32_t kStartsFromState = 2; // of another kind
+    static constexpr uint32_t kEndsInCopy = 4;      // the final state goes by way of the buffers of X^T
+    static constexpr uint32_t kEndsInState = 8;     // of another kind
+    static constexpr uint32_t kStartsShort = 16;    // with the short chunk
+
+    // A job of a packed batch, as its warps are told. Registers are too few to keep it in.
+    struct PackedJob {
+        JobBeginning beginning;
+        SequenceScan sequence;
+        int32_t slice, row_part;
     };
 
     // Weights in the state, as a thread of the state warps takes them: of tokens 2(lane % 4) and the next, 8 later and
@@ -187,11 +200,11 @@ struct ScanLayout {
 
         __device__ explicit Job(const PackedJob& job)
             : batch(0),
-              head(job.head),
+              head(job.beginning.head),
               slice(job.slice),
               row_part(job.row_part),
-              first_chunk(job.first_chunk),
-              end_chunk(job.end_chunk) {}
+              first_chunk(job.beginning.first_chunk),
+              end_chunk(job.beginning.end_chunk) {}
 
         __device__ Job(const CallScan& call, const SequenceScan& p, int index) {
             const auto take = [&](int count) {
@@ -253,14 +266,15 @@ struct ScanLayout {
         const PackedScanParams& params;
         Jobs& jobs;
         const unsigned turn;
+        const JobBeginning beginning;
 
         // Its address is not kept in a register besides its turn.
         __device__ const PackedJob& its_job() const { return jobs.job[ptx::opaque(turn) % kJobs]; }
         __device__ const CallScan& call() const { return params.call; }
         __device__ const SequenceScan& sequence() const { return its_job().sequence; }
         __device__ Job job() const { return Job(its_job()); }
-        __device__ int end_chunk() const { return its_job().end_chunk; }
-        __device__ float rate() const { return its_job().rate; }
+        __device__ int end_chunk() const { return its_job().beginning.end_chunk; }
+        __device__ float rate() const { return its_job().beginning.rate; }
         __device__ bool is_short(int chunk) const { return chunk == sequence().short_chunk; }
 
         // Of the warps that form states.
@@ -280,8 +294,9 @@ struct ScanLayout {
 #pragma unroll 1
             for (unsigned turn = 0;; ++turn) {
                 ptx::mbarrier_wait(shared.packed.job_full[turn % kJobs], turn / kJobs % 2);
-                if (shared.packed.job[turn % kJobs].head < 0) return;
-                visit(Current{params, shared.packed, turn});
+                const JobBeginning beginning = shared.packed.job[turn % kJobs].beginning;
+                if (beginning.head < 0) return;
+                visit(Current{params, shared.packed, turn, beginning});
                 turn = ptx::opaque(turn);
                 arrive_warp(shared.packed.job_empty[turn % kJobs]);
             }
@@ -310,14 +325,20 @@ struct ScanLayout {
     }
 
     // A sequence that is cut starts from a copy in the workspace.
-    __device__ static bool reads_copied_state(const SequenceScan& p) {
-        return p.copied_slot >= 0 && p.initial.data != nullptr && !p.split;
+    __device__ static uint32_t traits_of(const PackedJob& job) {
+        const SequenceScan& p = job.sequence;
+        const bool copies = kCopiesStates && p.copied_slot >= 0;
+        uint32_t traits = job.beginning.first_chunk == p.short_chunk ? kStartsShort : 0;
+        if (p.initial.data != nullptr || p.split) traits |= copies && !p.split ? kStartsFromCopy : kStartsFromState;
+        if (p.final.data != nullptr && job.beginning.end_chunk == p.end_chunk)
+            traits |= copies ? kEndsInCopy : kEndsInState;
+        return traits;
     }
 
     // Places of the ring of stages that hold the state a job starts from, ahead of its chunks.
     __device__ static int places_of_state(const Current& current) {
         if constexpr (kCopiesStates)
-            return reads_copied_state(current.sequence()) ? kStateParts : 0;
+            return current.its_job().beginning.traits & kStartsFromCopy ? kStateParts : 0;
         else
             return 0;
     }
@@ -325,7 +346,7 @@ struct ScanLayout {
     // Whether the buffers of X^T take the state that a job ends with, after the X^T of its chunks.
     __device__ static bool copies_final_state(const Current& current) {
         if constexpr (kCopiesStates)
-            return current.sequence().copied_slot >= 0 && current.end_chunk() == current.sequence().end_chunk;
+            return current.its_job().beginning.traits & kEndsInCopy;
         else
             return false;
     }

@@ -89,19 +89,19 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
     // decay: over the job's last sum
     __device__ static void write_final_state(Shared& shared, const Current& current, float decay, const Before& before,
                                              const State& sum, Rings& rings) {
-        const auto& p = current.sequence();
-        if (Layout::copies_final_state(current))
+        const uint32_t traits = current.its_job().beginning.traits;
+        if (traits & Layout::kEndsInCopy)
             write_copied_state(shared, rings, decay, before, sum);
-        else if (p.final.data != nullptr && current.end_chunk() == p.end_chunk)
+        else if (traits & Layout::kEndsInState)
             Base::write_final_state(current, current.job(), decay, before, sum);
     }
 
-    __device__ static Before state_before(Shared& shared, const Current& current, const Sums& sums, Rings& rings) {
+    __device__ static Before state_before(Shared& shared, const Current& current, Rings& rings) {
         Before before = {};
-        if (Layout::places_of_state(current) > 0)
+        if (current.beginning.traits & Layout::kStartsFromCopy)
             read_copied_state(shared, rings, before);
-        else if (current.sequence().initial.data != nullptr || current.sequence().split)
-            before = Base::state_before(current, current.job(), sums);
+        else if (current.beginning.traits & Layout::kStartsFromState)
+            before = Base::state_before(current, current.job(), Base::sums_of(current, current.rate()));
         return before;
     }
 
@@ -114,11 +114,11 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
     }
 
     // The values of a chunk that is next in the ring of stages, and their weights.
-    __device__ static void load_chunk(Shared& shared, const Current& current, int chunk, const Rings& rings,
+    __device__ static void load_chunk(Shared& shared, const Current& current, bool is_short, const Rings& rings,
                                       Values& values, Weights& weights) {
         ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
         load_values(shared.stage[rings.stage.index].c, values);
-        weights = Weights(current, chunk);
+        weights = Weights(current, is_short);
     }
 
     __device__ static void weigh(const Values& values, const Weights& weights, WeightedValues& weighted) {
@@ -127,11 +127,11 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
             Element::weigh(values[step], weights.step[step].pair, weighted.high[step], weighted.low[step]);
     }
 
-    __device__ static void weigh_first_chunk(Shared& shared, const Current& current, int chunk, const Rings& rings,
+    __device__ static void weigh_first_chunk(Shared& shared, const Current& current, bool is_short, const Rings& rings,
                                              WeightedValues& weighted) {
         Values values;
         Weights weights;
-        load_chunk(shared, current, chunk, rings, values, weights);
+        load_chunk(shared, current, is_short, rings, values, weights);
         weigh(values, weights, weighted);
     }
 
@@ -147,24 +147,25 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
         State sum;
         Before before;
         WeightedValues weighted; // of the next chunk
+        int steps;               // of 16 tokens, that it has
         Decays decays;
     };
 
-    __device__ static float decay_of(const Current& current, int chunk) {
-        return current.its_job().decay[current.is_short(chunk)];
+    __device__ static int steps_of(const Current& current, bool is_short) {
+        return is_short ? (current.sequence().short_tokens + 15) / 16 : kTokenSteps;
     }
 
     // Adds a chunk whose values are weighed, and weighs those of the next one of the job, if any.
     __device__ static void run_chunk(const Params& params, Shared& shared, const Current& current, int chunk,
                                      Work& work, Rings& rings) {
         auto& exchange = shared.exchange;
-        auto& [sum, before, weighted, decays] = work;
+        auto& [sum, before, weighted, steps, decays] = work;
         ptx::mbarrier_wait(exchange.state_empty[rings.state.index], rings.state.parity ^ 1);
         Base::store_state(shared, rings.state.index, decays.before, before, sum);
 #pragma unroll
         for (int i = 0; i < kStateValues; ++i) sum[i] *= decays.own;
         const int stage = rings.stage.index;
-        Base::add_chunk(shared.stage[stage].b, weighted, sum);
+        Base::add_chunk(shared.stage[stage].b, weighted, sum, steps);
 
         // What takes time is done while the products run.
         ptx::fence_async_shared();
@@ -173,11 +174,13 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
         rings.stage.advance();
         decays.tokens += static_cast<float>(Layout::tokens_of(current.sequence(), chunk));
         decays.before = expf(-current.rate() * decays.tokens);
-        decays.own = decay_of(current, chunk + 1);
+        const bool next_is_short = current.is_short(chunk + 1);
+        decays.own = current.its_job().beginning.decay[next_is_short];
+        steps = steps_of(current, next_is_short);
         const bool has_next = chunk + 1 < current.end_chunk();
         Values values;
         Weights weights;
-        if (has_next) load_chunk(shared, current, chunk + 1, rings, values, weights);
+        if (has_next) load_chunk(shared, current, next_is_short, rings, values, weights);
         Base::end_adding(params, weighted, sum);
         // Not before the wait: the products read what is weighed.
         if (has_next) weigh(values, weights, weighted);
@@ -185,25 +188,30 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
     }
 
     __device__ static void run_job(const Params& params, Shared& shared, const Current& current, Rings& rings) {
-        const Sums sums = Base::sums_of(current, current.rate());
+        const auto& beginning = current.beginning;
+        const bool starts_short = beginning.traits & Layout::kStartsShort;
         Work work;
         work.sum = {};
-        work.before = state_before(shared, current, sums, rings);
+        work.before = state_before(shared, current, rings);
+        work.steps = steps_of(current, starts_short);
+        work.decays.own = starts_short ? beginning.decay[1] : beginning.decay[0];
+        int chunk = beginning.first_chunk;
+        int end =
+            min(beginning.end_chunk, Sums(current.sequence(), beginning.rate, beginning.restart).end_chunk(chunk));
         current.wait_for_weights();
-        int chunk = current.job().first_chunk;
-        weigh_first_chunk(shared, current, chunk, rings, work.weighted);
-        work.decays.own = decay_of(current, chunk);
+        weigh_first_chunk(shared, current, starts_short, rings, work.weighted);
 #pragma unroll 1
         while (true) {
             work.decays.tokens = 0.0f;
             work.decays.before = 1.0f;
-            const int end = min(current.end_chunk(), sums.end_chunk(chunk));
 #pragma unroll 1
             do {
                 run_chunk(params, shared, current, chunk, work, rings);
             } while (++chunk < end);
             if (chunk == current.end_chunk()) break;
+            const Sums sums = Base::sums_of(current, current.rate());
             Base::end_sum(current, current.job(), sums.decay_at_end(chunk), work.before, work.sum);
+            end = min(current.end_chunk(), sums.end_chunk(chunk));
         }
         current.leave_weights();
         write_final_state(shared, current, work.decays.before, work.before, work.sum, rings);

@@ -289,8 +289,8 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         }
 
         // As the warp that hands out jobs has formed them.
-        __device__ Weights(const Current& current, int chunk) {
-            const auto& handed = current.weights()[current.is_short(chunk)][ptx::opaque(threadIdx.x) % 4];
+        __device__ Weights(const Current& current, bool is_short) {
+            const auto& handed = current.weights()[is_short][ptx::opaque(threadIdx.x) % 4];
 #pragma unroll
             for (int i = 0; i < kTokenSteps; ++i) step[i] = handed[i];
         }
@@ -317,14 +317,16 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         }
     }
 
-    // U^T += (w c)^T b, not waited for.
-    __device__ static void add_chunk(const char* b, const WeightedValues& weighted, State& sum) {
+    // U^T += (w c)^T b, not waited for. steps: of 16 tokens, that have any.
+    __device__ static void add_chunk(const char* b, const WeightedValues& weighted, State& sum,
+                                     int steps = kTokenSteps) {
         const uint64_t operand = ptx::wgmma_operand(ptx::shared_address(b), kTileBytes);
 #pragma unroll
         for (int part = 0; part < State::kParts; ++part) ptx::touch(sum.part[part]);
         ptx::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < kTokenSteps; ++step) {
+            if (step >= steps) break;
 #pragma unroll
             for (int part = 0; part < State::kParts; ++part) {
                 const uint64_t rows =
@@ -421,7 +423,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
             for (; chunk < run.end_chunk; ++chunk) {
                 float tokens = kChunk;
                 if constexpr (kPacked) {
-                    run.decay = current.its_job().decay[current.is_short(chunk)];
+                    run.decay = current.its_job().beginning.decay[current.is_short(chunk)];
                     tokens = static_cast<float>(Layout::tokens_of(current.sequence(), chunk));
                 }
                 if constexpr (kWithOutput) {
@@ -464,7 +466,7 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
     __device__ static Weights first_weights(const Current& current, float rate) {
         const int chunk = current.job().first_chunk;
         if constexpr (kPacked)
-            return Weights(current, chunk);
+            return Weights(current, current.is_short(chunk));
         else
             return Weights(current.call(), rate, Layout::tokens_of(current.sequence(), chunk));
     }
@@ -473,14 +475,14 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
     __device__ static Weights next_weights(const Current& current, float rate, int chunk, const Run& run,
                                            const Weights& kept) {
         if constexpr (kPacked)
-            return Weights(current, chunk);
+            return Weights(current, current.is_short(chunk));
         else
             return Element::kPackedWeights ? kept : Weights(current.call(), rate, run.next_tokens);
     }
 
     __device__ static Sums sums_of(const Current& current, float rate) {
         if constexpr (kPacked)
-            return Sums(current.sequence(), rate, current.its_job().restart);
+            return Sums(current.sequence(), rate, current.its_job().beginning.restart);
         else
             return Sums(current.sequence(), rate);
     }
