@@ -67,7 +67,7 @@ struct JobWarp : ScanLayout<T, kRowDim, kSums, true> {
             job.beginning.head = its.head;
             job.beginning.first_chunk = its.first_chunk;
             job.beginning.end_chunk = its.end_chunk;
-            job.beginning.traits = Layout::traits_of(job);
+            if constexpr (Layout::kCopiesStates) job.beginning.traits = Layout::traits_of(job);
             set_decay(job, rate);
         }
         return true;

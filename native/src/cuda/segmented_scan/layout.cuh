@@ -135,7 +135,7 @@ struct ScanLayout {
     struct alignas(16) JobBeginning {
         int32_t head; // -1: there are no more jobs
         int32_t first_chunk, end_chunk;
-        uint32_t traits; // kStartsFromCopy, ...
+        uint32_t traits; // where tensor copies may move states: kStartsFromCopy, ...
         float rate;
         int32_t restart; // of SegmentSums
         float decay[2];  // g^m of a whole chunk of m tokens, and of the short one

@@ -147,25 +147,24 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
         State sum;
         Before before;
         WeightedValues weighted; // of the next chunk
-        int steps;               // of 16 tokens, that it has
+        bool is_short;           // that chunk
         Decays decays;
     };
-
-    __device__ static int steps_of(const Current& current, bool is_short) {
-        return is_short ? (current.sequence().short_tokens + 15) / 16 : kTokenSteps;
-    }
 
     // Adds a chunk whose values are weighed, and weighs those of the next one of the job, if any.
     __device__ static void run_chunk(const Params& params, Shared& shared, const Current& current, int chunk,
                                      Work& work, Rings& rings) {
         auto& exchange = shared.exchange;
-        auto& [sum, before, weighted, steps, decays] = work;
+        auto& [sum, before, weighted, is_short, decays] = work;
         ptx::mbarrier_wait(exchange.state_empty[rings.state.index], rings.state.parity ^ 1);
         Base::store_state(shared, rings.state.index, decays.before, before, sum);
 #pragma unroll
         for (int i = 0; i < kStateValues; ++i) sum[i] *= decays.own;
         const int stage = rings.stage.index;
-        Base::add_chunk(shared.stage[stage].b, weighted, sum, steps);
+        if (is_short)
+            Base::add_chunk(shared.stage[stage].b, weighted, sum, (current.sequence().short_tokens + 15) / 16);
+        else
+            Base::add_chunk(shared.stage[stage].b, weighted, sum);
 
         // What takes time is done while the products run.
         ptx::fence_async_shared();
@@ -174,13 +173,12 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
         rings.stage.advance();
         decays.tokens += static_cast<float>(Layout::tokens_of(current.sequence(), chunk));
         decays.before = expf(-current.rate() * decays.tokens);
-        const bool next_is_short = current.is_short(chunk + 1);
-        decays.own = current.its_job().beginning.decay[next_is_short];
-        steps = steps_of(current, next_is_short);
+        is_short = current.is_short(chunk + 1);
+        decays.own = current.its_job().beginning.decay[is_short];
         const bool has_next = chunk + 1 < current.end_chunk();
         Values values;
         Weights weights;
-        if (has_next) load_chunk(shared, current, next_is_short, rings, values, weights);
+        if (has_next) load_chunk(shared, current, is_short, rings, values, weights);
         Base::end_adding(params, weighted, sum);
         // Not before the wait: the products read what is weighed.
         if (has_next) weigh(values, weights, weighted);
@@ -193,7 +191,7 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
         Work work;
         work.sum = {};
         work.before = state_before(shared, current, rings);
-        work.steps = steps_of(current, starts_short);
+        work.is_short = starts_short;
         work.decays.own = starts_short ? beginning.decay[1] : beginning.decay[0];
         int chunk = beginning.first_chunk;
         int end =
