@@ -22,6 +22,16 @@ function(lattn_discover_tests target)
     endif()
 endfunction()
 
+# lattn_compile_tests(target): quickly, since most of what the tests do is to call the library.
+function(lattn_compile_tests target)
+    lattn_compile_options(${target})
+    if(NOT MSVC)
+        target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+    endif()
+    target_precompile_headers(${target} PRIVATE
+        <gtest/gtest.h> <algorithm> <cmath> <functional> <map> <random> <string> <vector>)
+endfunction()
+
 # lattn_link_as_program(target): a program that the tests run. On Windows it finds the library only in its own folder.
 function(lattn_link_as_program target)
     if(WIN32)
@@ -37,7 +47,7 @@ if(GTest_FOUND AND test_sources)
     add_executable(lattn_tests ${test_sources})
     target_include_directories(lattn_tests PRIVATE ${PROJECT_SOURCE_DIR}/native/src ${PROJECT_SOURCE_DIR}/native/tests)
     target_link_libraries(lattn_tests PRIVATE lightning_attn GTest::gtest)
-    lattn_compile_options(lattn_tests)
+    lattn_compile_tests(lattn_tests)
     lattn_link_as_program(lattn_tests)
     lattn_discover_tests(lattn_tests)
 elseif(test_sources)
@@ -95,7 +105,7 @@ if(GTest_FOUND AND LATTN_CUDA_FOUND)
         ${PROJECT_SOURCE_DIR}/native/tests)
     target_include_directories(lattn_gpu_tests SYSTEM PRIVATE ${LATTN_CUDA_INCLUDE})
     target_link_libraries(lattn_gpu_tests PRIVATE lightning_attn GTest::gtest_main ${CMAKE_DL_LIBS})
-    lattn_compile_options(lattn_gpu_tests)
+    lattn_compile_tests(lattn_gpu_tests)
     lattn_link_as_program(lattn_gpu_tests)
     set_target_properties(lattn_gpu_tests PROPERTIES
         RUNTIME_OUTPUT_DIRECTORY "${LATTN_OUTPUT_DIR}$<0:>"

@@ -58,12 +58,12 @@ inline uint16_t bits16(double value, lattn_dtype dtype) {
     const int lowest_exponent = dtype == LATTN_FLOAT16 ? -14 : -126;
     const int exponent_ones = dtype == LATTN_FLOAT16 ? 31 : 255;
     const unsigned sign = std::signbit(value) ? 0x8000u : 0u;
-    const double magnitude = std::abs(rounded(value, dtype));
     const auto pack = [&](int exponent, int fraction) {
         return static_cast<uint16_t>(sign | static_cast<unsigned>(exponent << fraction_bits) |
                                      static_cast<unsigned>(fraction));
     };
     if (std::isnan(value)) return pack(exponent_ones, 1 << (fraction_bits - 1));
+    const double magnitude = std::abs(rounded(value, dtype));
     if (std::isinf(magnitude)) return pack(exponent_ones, 0);
     if (magnitude < std::ldexp(1.0, lowest_exponent))
         return pack(0, static_cast<int>(std::ldexp(magnitude, fraction_bits - lowest_exponent)));
@@ -84,7 +84,7 @@ inline double value16(uint16_t bits, lattn_dtype dtype) {
     else if (exponent == 0)
         magnitude = std::ldexp(fraction, lowest_exponent - fraction_bits);
     else
-        magnitude = std::ldexp(1 + std::ldexp(fraction, -fraction_bits), exponent - 1 + lowest_exponent);
+        magnitude = std::ldexp((1 << fraction_bits) + fraction, exponent - 1 + lowest_exponent - fraction_bits);
     return (bits & 0x8000) != 0 ? -magnitude : magnitude;
 }
 
@@ -127,8 +127,8 @@ public:
         for (std::size_t axis = 0; axis < rank; ++axis)
             if (strides_[axis] < 0) origin_ -= strides_[axis] * std::max<int64_t>(sizes_[axis] - 1, 0);
         storage_.assign(static_cast<std::size_t>(origin_ + span + kGuardElements) * bytes_of(dtype_), kGuard);
-        owned_.assign(storage_.size(), false);
-        for_each([&](int64_t element) { std::fill_n(owned_.begin() + byte_of(element), bytes_of(dtype_), true); });
+        owned_.assign(storage_.size(), 0);
+        for_each([&](int64_t element) { std::fill_n(owned_.begin() + byte_of(element), bytes_of(dtype_), 1); });
     }
 
     lattn_dtype dtype() const { return dtype_; }
@@ -164,7 +164,7 @@ public:
 
     bool guards_intact() const {
         for (std::size_t i = 0; i < storage_.size(); ++i)
-            if (!owned_[i] && storage_[i] != kGuard) return false;
+            if (owned_[i] == 0 && storage_[i] != kGuard) return false;
         return true;
     }
 
@@ -206,12 +206,13 @@ private:
     template <typename F>
     void for_each(F visit) const {
         if (count() == 0) return;
-        std::vector<int64_t> index(sizes_.size(), 0);
+        const std::size_t last = sizes_.size() - 1;
+        std::vector<int64_t> index(last, 0);
         while (true) {
             int64_t element = origin_;
-            for (std::size_t axis = 0; axis < index.size(); ++axis) element += index[axis] * strides_[axis];
-            visit(element);
-            std::size_t axis = index.size();
+            for (std::size_t axis = 0; axis < last; ++axis) element += index[axis] * strides_[axis];
+            for (int64_t i = 0; i < sizes_[last]; ++i) visit(element + i * strides_[last]);
+            std::size_t axis = last;
             while (axis > 0 && ++index[axis - 1] == sizes_[axis - 1]) index[--axis] = 0;
             if (axis == 0) return;
         }
@@ -251,7 +252,7 @@ private:
     std::vector<int64_t> strides_;
     int64_t origin_ = 0;
     std::vector<unsigned char> storage_;
-    std::vector<bool> owned_;
+    std::vector<unsigned char> owned_; // 1 for the bytes of elements
 };
 
 } // namespace lattn::test
