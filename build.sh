@@ -29,6 +29,7 @@ native() {
 # Its output follows that of ctest.
 tests() {
     local status=0 log=build/managed-test.log
+    export OMP_WAIT_POLICY=PASSIVE # threads that spin while they wait keep the other suite from the processors
     trap 'trap - TERM; kill 0' INT TERM # what runs in the background does not hear of Ctrl-C
     target managed-test > "$log" 2>&1 &
     ctest --preset release -j "$(nproc)" || status=1
