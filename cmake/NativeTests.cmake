@@ -82,6 +82,7 @@ if(GTest_FOUND AND LATTN_CUDA_FOUND AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
 
     add_executable(lattn_emulator_tests ${emulator_tests})
     lattn_use_emulator(lattn_emulator_tests)
+    target_compile_options(lattn_emulator_tests PRIVATE $<$<CONFIG:Release>:-O1>) # as the driver below
     target_link_libraries(lattn_emulator_tests PRIVATE lattn_emulator GTest::gtest_main)
     lattn_discover_tests(lattn_emulator_tests)
 
