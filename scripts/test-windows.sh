@@ -12,8 +12,6 @@ readonly build=build/windows
 export WINEPREFIX=$PWD/$build/wine WINEDEBUG=-all
 # Wine 10 has not the function by which libtorch's OpenMP asks for the processors of a NUMA node.
 export KMP_AFFINITY=disabled
-# Threads that spin while they wait keep the other suite from the processors.
-export OMP_WAIT_POLICY=PASSIVE
 
 # configure PRESET [OPTION...]
 configure() {
