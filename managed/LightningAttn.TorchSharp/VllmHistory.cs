@@ -28,11 +28,12 @@ internal static class VllmHistory
 
         long tokens = q.size(2);
         Tensor output = exact.to(rates.dtype).add(
-            Correction(q, v.size(1), rates, Every(states, Block / granularity, Blocks(tokens, Block)), options.Scale));
+            Correction(
+                q, v.size(1), rates, Every(states, Block / granularity, Integer.CeilDiv(tokens, Block)), options.Scale));
         Tensor final = states.narrow(2, states.size(2) - 1, 1);
         return (output.to(v.dtype), options.BlockStates
             ? torch.cat(
-                [Every(states, options.BlockSize / granularity, Blocks(tokens, options.BlockSize)), final], 2)
+                [Every(states, options.BlockSize / granularity, Integer.CeilDiv(tokens, options.BlockSize)), final], 2)
             : final.clone());
     }
 
@@ -66,8 +67,6 @@ internal static class VllmHistory
     /// <summary>Entries 0, step, 2 step, ... of the states, count of them.</summary>
     private static Tensor Every(Tensor states, long step, long count) =>
         states.slice(2, 0, ((count - 1) * step) + 1, step);
-
-    private static long Blocks(long tokens, long size) => (tokens + size - 1) / size;
 
     private static long GreatestCommonDivisor(long a, long b) => b == 0 ? a : GreatestCommonDivisor(b, a % b);
 }

@@ -13,7 +13,7 @@ internal sealed record AttentionOptions(long BlockSize, double Scale, bool Block
     /// <summary>Of the thread that makes the call: its backward pass runs on another one.</summary>
     internal CudaPath CudaPath { get; } = Kernels.CudaPath;
 
-    internal long StateCount(long tokens) => BlockStates ? ((tokens + BlockSize - 1) / BlockSize) + 1 : 1;
+    internal long StateCount(long tokens) => BlockStates ? Integer.CeilDiv(tokens, BlockSize) + 1 : 1;
 }
 
 /// <summary>The inputs of the operator whose gradients are wanted.</summary>

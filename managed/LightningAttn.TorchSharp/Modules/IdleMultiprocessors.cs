@@ -25,9 +25,9 @@ internal static class IdleMultiprocessors
     /// </remarks>
     internal static int ForProjection(Tensor q, nn.Module<Tensor, Tensor> projection, int multiprocessors)
     {
-        const long Tile = 256 * 128;               // outputs of a multiprocessor in a round
-        const long WeightsMeanwhile = 46_000;      // that one multiplies while the operator is at a token
-        const long Apart = 8;                      // CTAs come in clusters of neighbours, which leave gaps
+        const long Tile = 256 * 128;          // outputs of a multiprocessor in a round
+        const long WeightsMeanwhile = 46_000; // that one multiplies while the operator is at a token
+        const long Apart = 8;                 // CTAs come in clusters of neighbours, which leave gaps
         if (projection is not Linear { weight: { } weight } || q.element_size() != 2)
         {
             return 0;
@@ -44,8 +44,6 @@ internal static class IdleMultiprocessors
     {
         const long Columns = 64;   // of a head, for each
         const long Segment = 2048; // tokens, which several may work on at once
-        return q.size(0) * q.size(1) * Rounded(q.size(3), Columns) * Rounded(q.size(2), Segment);
+        return q.size(0) * q.size(1) * Integer.CeilDiv(q.size(3), Columns) * Integer.CeilDiv(q.size(2), Segment);
     }
-
-    private static long Rounded(long value, long unit) => (value + unit - 1) / unit;
 }

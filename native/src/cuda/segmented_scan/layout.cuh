@@ -266,7 +266,7 @@ struct ScanLayout {
         const PackedScanParams& params;
         Jobs& jobs;
         const unsigned turn;
-        const JobBeginning beginning;
+        const JobBeginning beginning; // for use at once: later there are no registers for it, and its_job() has it
 
         // Its address is not kept in a register besides its turn.
         __device__ const PackedJob& its_job() const { return jobs.job[ptx::opaque(turn) % kJobs]; }
@@ -326,8 +326,9 @@ struct ScanLayout {
 
     // A sequence that is cut starts from a copy in the workspace.
     __device__ static uint32_t traits_of(const PackedJob& job) {
+        static_assert(kCopiesStates);
         const SequenceScan& p = job.sequence;
-        const bool copies = kCopiesStates && p.copied_slot >= 0;
+        const bool copies = p.copied_slot >= 0;
         uint32_t traits = job.beginning.first_chunk == p.short_chunk ? kStartsShort : 0;
         if (p.initial.data != nullptr || p.split) traits |= copies && !p.split ? kStartsFromCopy : kStartsFromState;
         if (p.final.data != nullptr && job.beginning.end_chunk == p.end_chunk)
