@@ -9,12 +9,12 @@ namespace LightningAttn.Modules;
 /// </summary>
 internal static class IdleMultiprocessors
 {
-    /// <summary>Whether the operator on q [B, H, N, D] takes a while, and two of three multiprocessors are idle.</summary>
-    internal static bool AreMany(Tensor q, int multiprocessors)
-    {
-        const long ManyTokens = 512;
-        return q.size(2) >= ManyTokens && 3 * Occupied(q) <= multiprocessors;
-    }
+    /// <summary>Whether the operator on q [B, H, N, D] takes long enough for work beside it.</summary>
+    internal static bool AreFreeForLong(Tensor q) => q.size(2) >= 512;
+
+    /// <summary>Whether it takes a while, and two of three multiprocessors are idle.</summary>
+    internal static bool AreMany(Tensor q, int multiprocessors) =>
+        AreFreeForLong(q) && 3 * Occupied(q) <= multiprocessors;
 
     /// <summary>
     /// How many cuBLAS should take to be there for a projection of q's tokens; 0 where it should do as it always does.

@@ -257,7 +257,8 @@ public sealed class LightningAttention : nn.Module<Tensor, AttentionState?, Tens
     {
         Tensor Attend() => state.Attend(q, k, v, _decayRates.For(q), _scale).to(x.dtype);
 
-        int multiprocessors = SideStream.IsSupported(x) ? SideStream.Multiprocessors(x) : 0;
+        bool asks = IdleMultiprocessors.AreFreeForLong(q) && SideStream.IsSupported(x);
+        int multiprocessors = asks ? SideStream.Multiprocessors(x) : 0;
         if (state is PackedSequences || !IdleMultiprocessors.AreMany(q, multiprocessors) || Records(q))
         {
             return (Attend(), _gate.call(x));

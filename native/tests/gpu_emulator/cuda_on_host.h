@@ -101,6 +101,11 @@ T __ldg(const T* pointer) {
 }
 
 template <typename T>
+T __ldcg(const T* pointer) {
+    return *pointer;
+}
+
+template <typename T>
 constexpr T min(T a, T b) {
     return b < a ? b : a;
 }

@@ -124,7 +124,8 @@ Status Device::get_function(int kernel, CUfunction& function) {
     return ok();
 }
 
-Status Device::launch_untyped(int kernel, int64_t blocks, CUstream stream, void* params, Start start) {
+Status Device::launch_untyped(int kernel, int64_t blocks, CUstream stream, void* params, Start start,
+                              uint32_t cluster_blocks) {
     if (blocks == 0) return ok();
     const Kernel& info = kernel_at(kernel);
     if (blocks > INT_MAX)
@@ -136,9 +137,11 @@ Status Device::launch_untyped(int kernel, int64_t blocks, CUstream stream, void*
     LATTN_RETURN_IF_ERROR(get_function(kernel, function));
     void* arguments[] = {params};
     if (start == Start::kDuringPrior) {
-        CUlaunchAttribute attribute{};
-        attribute.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-        attribute.value.programmaticStreamSerializationAllowed = 1;
+        CUlaunchAttribute attributes[2]{};
+        attributes[0].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        attributes[0].value.programmaticStreamSerializationAllowed = 1;
+        attributes[1].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+        attributes[1].value.clusterDim = {cluster_blocks, 1, 1};
         CUlaunchConfig config{};
         config.gridDimX = static_cast<unsigned>(blocks);
         config.gridDimY = config.gridDimZ = 1;
@@ -146,8 +149,8 @@ Status Device::launch_untyped(int kernel, int64_t blocks, CUstream stream, void*
         config.blockDimY = config.blockDimZ = 1;
         config.sharedMemBytes = static_cast<unsigned>(info.shared_bytes);
         config.hStream = stream;
-        config.attrs = &attribute;
-        config.numAttrs = 1;
+        config.attrs = attributes;
+        config.numAttrs = cluster_blocks > 1 ? 2 : 1;
         return check(driver_->LaunchKernelEx(&config, function, arguments, nullptr), "cuLaunchKernelEx", info.name);
     }
     return check(

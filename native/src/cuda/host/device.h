@@ -16,10 +16,11 @@ public:
     static Status get(int index, Device*& device);
 
     // Queues a kernel of the dispatch table on `stream`; `params` is its only parameter. Nothing is launched for an
-    // empty grid.
+    // empty grid. cluster_blocks: with kDuringPrior, of a cluster, whose blocks run side by side; divides `blocks`.
     template <typename Params>
-    Status launch(int kernel, int64_t blocks, CUstream stream, const Params& params, Start start = Start::kAfterPrior) {
-        return launch_untyped(kernel, blocks, stream, const_cast<Params*>(&params), start);
+    Status launch(int kernel, int64_t blocks, CUstream stream, const Params& params, Start start = Start::kAfterPrior,
+                  uint32_t cluster_blocks = 1) {
+        return launch_untyped(kernel, blocks, stream, const_cast<Params*>(&params), start, cluster_blocks);
     }
 
     // 10 * major + minor.
@@ -56,7 +57,8 @@ public:
 
 private:
     Status initialize(const Driver& driver, int index);
-    Status launch_untyped(int kernel, int64_t blocks, CUstream stream, void* params, Start start);
+    Status launch_untyped(int kernel, int64_t blocks, CUstream stream, void* params, Start start,
+                          uint32_t cluster_blocks);
     Status get_function(int kernel, CUfunction& function);
     Status check(CUresult result, const char* call, const char* what) const;
 

@@ -1,5 +1,6 @@
 // Which tokens and which state belong to a sequence. Whatever is in cu_seqlens and in the slots, nothing outside the
-// tensors and the pool follows from it.
+// tensors and the pool follows from it. They are read past L1, which would keep what a scan reads of them before the
+// kernel before it has ended.
 #pragma once
 
 #include "packed/packed_batch.h"
@@ -16,8 +17,8 @@ struct Sequence {
 };
 
 __device__ __forceinline__ int64_t index_at(const void* indices, bool are_int64, int64_t at) {
-    return are_int64 ? static_cast<const int64_t*>(indices)[at]
-                     : static_cast<int64_t>(static_cast<const int32_t*>(indices)[at]);
+    return are_int64 ? __ldcg(static_cast<const int64_t*>(indices) + at)
+                     : static_cast<int64_t>(__ldcg(static_cast<const int32_t*>(indices) + at));
 }
 
 __device__ __forceinline__ int64_t offset_at(const PackedBatch& packed, int64_t at) {
@@ -41,7 +42,7 @@ __device__ __forceinline__ Sequence sequence_of(const PackedBatch& packed, int64
     if (packed.pool == nullptr) return sequence;
     sequence.entry = slot_of(packed, index);
     if (sequence.entry < 0) return {0, 0, 0, 0, 0};
-    const bool from_zeros = packed.has_initial != nullptr && packed.has_initial[index] == 0;
+    const bool from_zeros = packed.has_initial != nullptr && __ldcg(packed.has_initial + index) == 0;
     sequence.reads_state = !from_zeros && sequence.tokens > 0;
     sequence.writes_state = from_zeros || sequence.tokens > 0;
     return sequence;

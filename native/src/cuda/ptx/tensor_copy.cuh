@@ -36,6 +36,13 @@ __device__ __forceinline__ void load_box(void* shared, const TensorMap& map, Mba
         : "memory");
 }
 
+// Brings a box to L2. By one thread.
+__device__ __forceinline__ void prefetch_box(const TensorMap& map, Coordinates at) {
+    asm volatile("cp.async.bulk.prefetch.tensor.4d.L2.global.tile [%0, {%1, %2, %3, %4}];\n" ::"l"(&map), "r"(at.x),
+                 "r"(at.y), "r"(at.z), "r"(at.w)
+                 : "memory");
+}
+
 // By one thread, after fence_async_shared() of those who wrote the box and a barrier.
 __device__ __forceinline__ void store_box(const TensorMap& map, const void* shared, Coordinates at,
                                           Keep keep = Keep::kNormally) {

@@ -27,13 +27,22 @@ public:
         return __popc(__ballot_sync(kAllLanes, rank_ >= 0));
     }
 
-    // That of a rank, from 0: the longest come first. By the whole warp.
+    // Of that of a rank, from 0: the longest come first. By the whole warp.
+    __device__ int index_of(int rank) const {
+        return __ffs(static_cast<int>(__ballot_sync(kAllLanes, rank_ == rank))) - 1;
+    }
+
+    // By the whole warp.
+    __device__ Sequence at(int index) const {
+        return {__shfl_sync(kAllLanes, static_cast<int>(own_.first), index),
+                __shfl_sync(kAllLanes, static_cast<int>(own_.tokens), index), __shfl_sync(kAllLanes, own_.entry, index),
+                __shfl_sync(kAllLanes, own_.reads_state, index), __shfl_sync(kAllLanes, own_.writes_state, index)};
+    }
+
+    // By the whole warp.
     __device__ void set_scan(const PackedCall& p, int rank, SequenceScan& scan) const {
-        const int index = __ffs(static_cast<int>(__ballot_sync(kAllLanes, rank_ == rank))) - 1;
-        const Sequence sequence{
-            __shfl_sync(kAllLanes, static_cast<int>(own_.first), index),
-            __shfl_sync(kAllLanes, static_cast<int>(own_.tokens), index), __shfl_sync(kAllLanes, own_.entry, index),
-            __shfl_sync(kAllLanes, own_.reads_state, index), __shfl_sync(kAllLanes, own_.writes_state, index)};
+        const int index = index_of(rank);
+        const Sequence sequence = at(index);
         if (ptx::opaque_lane() > 0) return;
         PackedSequence::set_scan(p, index, sequence, segments_of(sequence), scan);
     }

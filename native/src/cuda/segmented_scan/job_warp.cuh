@@ -2,6 +2,7 @@
 // job's beginning needs of memory.
 #pragma once
 
+#include "ptx/dependent_launch.cuh"
 #include "ptx/lane.cuh"
 #include "ptx/prefetch.cuh"
 #include "segmented_scan/few_sequences.cuh"
@@ -124,6 +125,8 @@ struct JobWarp : ScanLayout<T, kRowDim, kSums, true> {
             Layout::arrive_warp(shared.packed.weights_full[turn % kJobWeights]);
             ++turn;
         }
+        // Its CTAs find no room before these end.
+        ptx::let_next_kernel_start();
         ptx::mbarrier_wait(shared.packed.job_empty[turn % kJobs], turn / kJobs % 2 ^ 1);
         if (ptx::opaque_lane() == 0) shared.packed.job[turn % kJobs].beginning.head = -1;
         Layout::arrive_warp(shared.packed.job_full[turn % kJobs]);

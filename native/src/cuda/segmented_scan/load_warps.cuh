@@ -4,6 +4,7 @@
 
 #include "ptx/elect.cuh"
 #include "ptx/tensor_copy.cuh"
+#include "segmented_scan/few_sequences.cuh"
 #include "segmented_scan/layout.cuh"
 
 namespace lattn::cuda {
@@ -14,6 +15,7 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
     using Layout::kChunk;
     using Layout::kTileBytes;
     using Layout::kWithOutput;
+    using typename Layout::Config;
     using typename Layout::Current;
     using typename Layout::Job;
     using typename Layout::Params;
@@ -27,19 +29,25 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         int head;
         int batch;
 
-        __device__ Source(const BoxedTensor& tensor, const Job& job, int column)
+        __device__ Source(const BoxedTensor& tensor, int its_head, int its_batch, int column)
             : map(tensor.map),
               first_column(column),
-              head(tensor.repeats_heads ? 0 : job.head / tensor.heads_per_head),
-              batch(tensor.repeats_batch ? 0 : job.batch) {}
+              head(tensor.repeats_heads ? 0 : its_head / tensor.heads_per_head),
+              batch(tensor.repeats_batch ? 0 : its_batch) {}
+
+        __device__ Source(const BoxedTensor& tensor, const Job& job, int column)
+            : Source(tensor, job.head, job.batch, column) {}
+
+        __device__ ptx::Coordinates box(int tile, int first_token) const {
+            return {first_column + tile * 64, first_token, head, batch};
+        }
 
         template <int kTiles>
         __device__ void load(char (&tiles)[kTiles], int first_token, ptx::Mbarrier& full,
                              ptx::Keep keep = ptx::Keep::kNormally) const {
 #pragma unroll
             for (int tile = 0; tile < kTiles / kTileBytes; ++tile)
-                ptx::load_box(tiles + tile * kTileBytes, map, full,
-                              {first_column + tile * 64, first_token, head, batch}, keep);
+                ptx::load_box(tiles + tile * kTileBytes, map, full, box(tile, first_token), keep);
         }
     };
 
@@ -142,6 +150,43 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
             ptx::mbarrier_arrive(shared.full[place]);
         }
         __syncwarp();
+    }
+
+    // What this CTA's first job begins with, to L2, while the kernel before this one drains. That one may still write
+    // the offsets and slots, and then the wrong places are fetched.
+    __device__ static void prefetch_first_job(const PackedScanParams& params) {
+        if (!params.few) return;
+        const CallScan& call = params.call;
+        const FewSequences sequences(params);
+        const auto part = static_cast<int>(blockIdx.x / params.jobs_per_part);
+        if (part >= sequences.count()) return;
+        const Sequence sequence = sequences.at(sequences.index_of(part));
+        const auto index = static_cast<int>(blockIdx.x % params.jobs_per_part);
+        const int head = index / call.value_slices;
+        const int slice = index % call.value_slices;
+        const int column = slice * Config::kValueCols;
+        const auto chunks = static_cast<int>(PackedSequence::chunks_of(sequence));
+        if (!ptx::elect_one()) return;
+        if (params.copies_states && sequence.reads_state) {
+            constexpr int kRows = Config::kStateBoxRows;
+#pragma unroll 1
+            for (int row = 0; row < kRowDim; row += kRows) {
+#pragma unroll
+                for (int box = 0; box < Config::kValueCols; box += kStateBoxColumns)
+                    ptx::prefetch_box(params.pool_map, {column + box, row, head, static_cast<int>(sequence.entry)});
+            }
+        }
+#pragma unroll 1
+        for (int i = 0; i < min(chunks, Config::kPrefetchedChunks); ++i) {
+            const int token = static_cast<int>(sequence.first) + (call.backwards ? chunks - 1 - i : i) * kChunk;
+            ptx::prefetch_box(params.c.map, Source(params.c, head, 0, column).box(0, token));
+            // The slices of a head have these in common.
+#pragma unroll 1
+            for (int tile = slice; tile < Layout::kRowTiles; tile += call.value_slices) {
+                ptx::prefetch_box(params.b.map, Source(params.b, head, 0, 0).box(tile, token));
+                ptx::prefetch_box(params.a.map, Source(params.a, head, 0, 0).box(tile, token));
+            }
+        }
     }
 
     // In a warp of its own, so that loads go on meanwhile.

@@ -175,16 +175,18 @@ private:
         params.parts = workspace<const PackedPart>(plan_.parts[pass]);
         params.part_count = workspace<const int32_t>(plan_.counts) + pass;
         params.jobs_per_part = static_cast<uint32_t>(jobs_per_part);
-        return launch(operation, std::min(most_blocks, plan_.part_capacity * jobs_per_part), params);
+        const int64_t blocks = std::min(most_blocks, plan_.part_capacity * jobs_per_part);
+        return launch(operation, blocks, params,
+                      pass == kScanPass ? ctas_side_by_side(call_, plan_.may_cut, blocks) : 1);
     }
 
     template <typename Params>
-    Status launch(Operation operation, int64_t blocks, const Params& params) {
+    Status launch(Operation operation, int64_t blocks, const Params& params, uint32_t cluster_blocks = 1) {
         int kernel = 0;
         const bool any_type = operation == Operation::kSequenceTable;
         LATTN_RETURN_IF_ERROR(
             find_kernel(operation, any_type ? 0 : call_.problem.dtype, 0, any_type ? 0 : call_.row_dim(), kernel));
-        return device_.launch(kernel, blocks, call_.stream, params, Start::kDuringPrior);
+        return device_.launch(kernel, blocks, call_.stream, params, Start::kDuringPrior, cluster_blocks);
     }
 
     Device& device_;

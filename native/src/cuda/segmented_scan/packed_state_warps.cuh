@@ -127,14 +127,6 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
             Element::weigh(values[step], weights.step[step].pair, weighted.high[step], weighted.low[step]);
     }
 
-    __device__ static void weigh_first_chunk(Shared& shared, const Current& current, bool is_short, const Rings& rings,
-                                             WeightedValues& weighted) {
-        Values values;
-        Weights weights;
-        load_chunk(shared, current, is_short, rings, values, weights);
-        weigh(values, weights, weighted);
-    }
-
     // What a chunk needs of the sum that it belongs to.
     struct Decays {
         float tokens; // before the chunk
@@ -146,8 +138,9 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
     struct Work {
         State sum;
         Before before;
-        WeightedValues weighted; // of the next chunk
-        bool is_short;           // that chunk
+        Values values;   // of the next chunk
+        Weights weights; // of these
+        bool is_short;   // that chunk
         Decays decays;
     };
 
@@ -155,9 +148,14 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
     __device__ static void run_chunk(const Params& params, Shared& shared, const Current& current, int chunk,
                                      Work& work, Rings& rings) {
         auto& exchange = shared.exchange;
-        auto& [sum, before, weighted, is_short, decays] = work;
+        auto& [sum, before, values, weights, is_short, decays] = work;
         ptx::mbarrier_wait(exchange.state_empty[rings.state.index], rings.state.parity ^ 1);
         Base::store_state(shared, rings.state.index, decays.before, before, sum);
+        ptx::fence_async_shared();
+        Layout::arrive_at_state(exchange.state_full[rings.state.index]);
+        rings.state.advance();
+        WeightedValues weighted;
+        weigh(values, weights, weighted);
 #pragma unroll
         for (int i = 0; i < kStateValues; ++i) sum[i] *= decays.own;
         const int stage = rings.stage.index;
@@ -167,21 +165,14 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
             Base::add_chunk(shared.stage[stage].b, weighted, sum);
 
         // What takes time is done while the products run.
-        ptx::fence_async_shared();
-        Layout::arrive_at_state(exchange.state_full[rings.state.index]);
-        rings.state.advance();
         rings.stage.advance();
         decays.tokens += static_cast<float>(Layout::tokens_of(current.sequence(), chunk));
         decays.before = expf(-current.rate() * decays.tokens);
         is_short = current.is_short(chunk + 1);
         decays.own = current.its_job().beginning.decay[is_short];
         const bool has_next = chunk + 1 < current.end_chunk();
-        Values values;
-        Weights weights;
         if (has_next) load_chunk(shared, current, is_short, rings, values, weights);
         Base::end_adding(params, weighted, sum);
-        // Not before the wait: the products read what is weighed.
-        if (has_next) weigh(values, weights, weighted);
         Layout::arrive_warp(shared.empty[stage]);
     }
 
@@ -197,7 +188,7 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
         int end =
             min(beginning.end_chunk, Sums(current.sequence(), beginning.rate, beginning.restart).end_chunk(chunk));
         current.wait_for_weights();
-        weigh_first_chunk(shared, current, starts_short, rings, work.weighted);
+        load_chunk(shared, current, starts_short, rings, work.values, work.weights);
 #pragma unroll 1
         while (true) {
             work.decays.tokens = 0.0f;

@@ -53,6 +53,7 @@ struct SegmentedScanConfig {
     static constexpr int kValueCols = 64;  // columns of c, out and X per CTA
     static constexpr int kOutputRows = 16; // tokens that an output warp stores at once
     static constexpr int kChunksPerSegment = kSegmentTokens / kChunk;
+    static constexpr int kPrefetchedChunks = 4; // of the first job of a CTA, of a packed batch of a few sequences
 
     // Warpgroups: one carries the state, then those that compute the output, chunk by chunk in turn, then one that
     // loads with two of its warps and gives its registers to the others.

@@ -83,11 +83,8 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSums, kPacked> {
         ptx::let_next_kernel_start();
     }
 
-    // For the parameters of the sequences.
-    __device__ static void start(const PackedScanParams&) {
-        ptx::wait_for_prior_kernel();
-        ptx::let_next_kernel_start();
-    }
+    // For the parameters of the sequences. The warp that hands out jobs lets the next kernel start.
+    __device__ static void start(const PackedScanParams&) { ptx::wait_for_prior_kernel(); }
 
     __device__ static void run(const Params& p) {
         LATTN_DYNAMIC_SHARED(shared_memory);
@@ -99,7 +96,9 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSums, kPacked> {
         } else if (threadIdx.x == 32) {
             prefetch_maps(p);
         }
-        start(p);
+        // Where one of the warps looks ahead, each waits for the kernel before this one by itself.
+        constexpr bool kLooksAhead = kPacked && kWithOutput;
+        if constexpr (!kLooksAhead) start(p);
         if constexpr (!kWithOutput && !kPacked) {
             const typename Layout::Job job(p, p, blockIdx.x);
             if (job.first_chunk == job.end_chunk) return;
@@ -109,6 +108,12 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSums, kPacked> {
         // From one lane, so that the compiler knows it to be the same in all of them.
         const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
         const int group = warp / kWarpsPerGroup;
+        if constexpr (kLooksAhead) {
+            if (group > Config::kOutputGroups && warp % kWarpsPerGroup == 2)
+                LoadWarps<T, kRowDim, kSums, kPacked>::prefetch_first_job(p);
+            __syncwarp();
+            start(p);
+        }
         if (group == 0) {
             if constexpr (kWithOutput)
                 ptx::take_registers<kPacked ? Config::kPackedStateRegisters : Config::kStateRegisters>();

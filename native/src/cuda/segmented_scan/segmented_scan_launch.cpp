@@ -181,6 +181,11 @@ int64_t segmented_scan_value_slices(const ScanCall& call) {
     return ceil_div(call.value_dim(), kValueCols);
 }
 
+uint32_t ctas_side_by_side(const ScanCall& call, bool split, int64_t blocks) {
+    constexpr uint32_t kSlices = 2; // of a head, one after the other in the grid
+    return !split && segmented_scan_value_slices(call) % kSlices == 0 && blocks % kSlices == 0 ? kSlices : 1;
+}
+
 uint64_t segmented_scan_workspace_bytes(const Device& device, const ScanCall& call, int kernel) {
     return make_plan(device, call, kernel_at(kernel).row_dim).workspace_bytes();
 }
@@ -261,17 +266,18 @@ public:
         scan.overlaps = plan.split() ? waited_for_sums_ : started_;
         waited_for_sums_ |= plan.split();
         const int64_t sharing = plan.first_job_lacks > 0 ? call.scans_at_once : side_by_side;
-        return launch(Operation::kSegmentedScan, call.row_dim(), call, scan,
-                      std::clamp<int64_t>(device_.multiprocessors() / sharing, 1, plan.jobs()));
+        const int64_t blocks = std::clamp<int64_t>(device_.multiprocessors() / sharing, 1, plan.jobs());
+        return launch(Operation::kSegmentedScan, call.row_dim(), call, scan, blocks,
+                      ctas_side_by_side(call, plan.split(), blocks));
     }
 
 private:
     Status launch(Operation operation, int64_t row_dim, const ScanCall& call, const SegmentedScanParams& scan,
-                  int64_t blocks) {
+                  int64_t blocks, uint32_t cluster_blocks = 1) {
         started_ = true;
         int kernel = 0;
         LATTN_RETURN_IF_ERROR(find_kernel(operation, call.problem.dtype, 0, row_dim, kernel));
-        return device_.launch(kernel, blocks, stream_, scan, Start::kDuringPrior);
+        return device_.launch(kernel, blocks, stream_, scan, Start::kDuringPrior, cluster_blocks);
     }
 
     Device& device_;

@@ -16,6 +16,12 @@ Status check_scan_tensors(const ScanCall& call);
 // Slices of value columns, each of which has CTAs of its own.
 int64_t segmented_scan_value_slices(const ScanCall& call);
 
+// How many CTAs of a scan neighbouring multiprocessors are to have: those of the slices of a head, which read the same
+// a and b. A kernel that comes while another one drains would else have its CTAs wherever one ends, and more bytes
+// would cross L2. `split`: whether it waits for sums, where nothing is gained (docs/kernels/forward.md). `blocks`: of
+// the grid.
+uint32_t ctas_side_by_side(const ScanCall& call, bool split, int64_t blocks);
+
 // What a call's kernels are told, besides its states, how it is cut into jobs and the workspace.
 Status make_call_params(const Device& device, const ScanCall& call, SegmentedScanParams& scan);
 

@@ -274,6 +274,13 @@ CUresult cuLaunchKernel(CUfunction function, unsigned blocks, unsigned, unsigned
     return launch(function, blocks, threads, shared_bytes, arguments);
 }
 CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, void** arguments, void**) {
+    // Where the blocks of a cluster run is all that a kernel of ours asks of it.
+    for (unsigned i = 0; i < config->numAttrs; ++i) {
+        const CUlaunchAttribute& attribute = config->attrs[i];
+        if (attribute.id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION &&
+            config->gridDimX % attribute.value.clusterDim.x != 0)
+            return CUDA_ERROR_INVALID_VALUE;
+    }
     return launch(function, config->gridDimX, config->blockDimX, config->sharedMemBytes, arguments);
 }
 

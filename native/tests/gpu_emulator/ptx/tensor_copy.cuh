@@ -22,6 +22,10 @@ inline void load_box(void* shared, const TensorMap& map, Mbarrier& barrier, Coor
     emulator::load_box(shared_address(shared), map, shared_address(&barrier), {at.x, at.y, at.z, at.w});
 }
 
+inline void prefetch_box(const TensorMap& map, Coordinates) {
+    emulator::prefetch_map(map);
+}
+
 inline void store_box(const TensorMap& map, const void* shared, Coordinates at, Keep = Keep::kNormally) {
     emulator::store_box(map, shared_address(shared), {at.x, at.y, at.z, at.w});
 }
