@@ -177,7 +177,7 @@ private:
         params.jobs_per_part = static_cast<uint32_t>(jobs_per_part);
         const int64_t blocks = std::min(most_blocks, plan_.part_capacity * jobs_per_part);
         return launch(operation, blocks, params,
-                      pass == kScanPass ? ctas_side_by_side(call_, plan_.may_cut, blocks) : 1);
+                      pass == kScanPass ? ctas_side_by_side(device_, call_, plan_.may_cut, blocks) : 1);
     }
 
     template <typename Params>

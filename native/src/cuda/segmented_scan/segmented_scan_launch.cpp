@@ -181,9 +181,11 @@ int64_t segmented_scan_value_slices(const ScanCall& call) {
     return ceil_div(call.value_dim(), kValueCols);
 }
 
-uint32_t ctas_side_by_side(const ScanCall& call, bool split, int64_t blocks) {
+uint32_t ctas_side_by_side(const Device& device, const ScanCall& call, bool split, int64_t blocks) {
     constexpr uint32_t kSlices = 2; // of a head, one after the other in the grid
-    return !split && segmented_scan_value_slices(call) % kSlices == 0 && blocks % kSlices == 0 ? kSlices : 1;
+    const bool fills = 10 * blocks >= int64_t{9} * device.multiprocessors();
+    const bool pairs = segmented_scan_value_slices(call) % kSlices == 0 && blocks % kSlices == 0;
+    return fills && pairs && !split ? kSlices : 1;
 }
 
 uint64_t segmented_scan_workspace_bytes(const Device& device, const ScanCall& call, int kernel) {
@@ -268,7 +270,7 @@ public:
         const int64_t sharing = plan.first_job_lacks > 0 ? call.scans_at_once : side_by_side;
         const int64_t blocks = std::clamp<int64_t>(device_.multiprocessors() / sharing, 1, plan.jobs());
         return launch(Operation::kSegmentedScan, call.row_dim(), call, scan, blocks,
-                      ctas_side_by_side(call, plan.split(), blocks));
+                      ctas_side_by_side(device_, call, plan.split(), blocks));
     }
 
 private:

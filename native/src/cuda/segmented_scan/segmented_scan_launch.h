@@ -18,9 +18,9 @@ int64_t segmented_scan_value_slices(const ScanCall& call);
 
 // How many CTAs of a scan neighbouring multiprocessors are to have: those of the slices of a head, which read the same
 // a and b. A kernel that comes while another one drains would else have its CTAs wherever one ends, and more bytes
-// would cross L2. `split`: whether it waits for sums, where nothing is gained (docs/kernels/forward.md). `blocks`: of
-// the grid.
-uint32_t ctas_side_by_side(const ScanCall& call, bool split, int64_t blocks);
+// would cross L2. Only where the grid fills the device: 32 such CTAs on 132 multiprocessors take seven times as long as
+// others. `split`: whether the scan waits for sums, where nothing is gained. docs/kernels/forward.md.
+uint32_t ctas_side_by_side(const Device& device, const ScanCall& call, bool split, int64_t blocks);
 
 // What a call's kernels are told, besides its states, how it is cut into jobs and the workspace.
 Status make_call_params(const Device& device, const ScanCall& call, SegmentedScanParams& scan);
