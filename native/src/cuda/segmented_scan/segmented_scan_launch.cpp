@@ -182,8 +182,9 @@ int64_t segmented_scan_value_slices(const ScanCall& call) {
 }
 
 uint32_t ctas_side_by_side(const Device& device, const ScanCall& call, bool split, int64_t blocks) {
-    constexpr uint32_t kSlices = 2; // of a head, one after the other in the grid
-    const bool fills = 10 * blocks >= int64_t{9} * device.multiprocessors();
+    constexpr uint32_t kSlices = 2;    // of a head, one after the other in the grid
+    constexpr int64_t kOneIdleOf = 32; // multiprocessors; where more are, it was not measured, or is slow
+    const bool fills = kOneIdleOf * (device.multiprocessors() - blocks) <= device.multiprocessors();
     const bool pairs = segmented_scan_value_slices(call) % kSlices == 0 && blocks % kSlices == 0;
     return fills && pairs && !split ? kSlices : 1;
 }
