@@ -16,7 +16,7 @@ readonly packages=(wine64 libwine libz-mingw-w64 libunwind8)
 
 # Without the wrapper, which would make a Wine folder.
 works() {
-    [[ -x $1/bin/wine64 &&
+    [[ -x $1/bin/wine64 && -e $1/usr/share/wine/wine/nls/l_intl.nls &&
         $(LD_LIBRARY_PATH=$1/usr/lib/x86_64-linux-gnu "$1/usr/lib/wine/wine64" --version 2> /dev/null) == wine-10.* ]]
 }
 
@@ -27,6 +27,9 @@ unpack() {
     for deb in "$1"/*.deb; do
         dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$2" --exclude='./usr/share/doc' --exclude='./usr/share/man'
     done
+    # The server looks for its tables in share/wine/wine/nls of its own tree, and in /usr/share/wine/nls, where Debian
+    # has them and this folder is not.
+    [[ -e $2/usr/share/wine/wine ]] || ln -s . "$2/usr/share/wine/wine"
     # Debian's wineserver is a script that starts the one of /usr/lib.
     ln -sf wineserver64 "$2/usr/lib/wine/wineserver"
     ln -s ../usr/lib/wine/wineserver64 "$2/bin/wineserver"
