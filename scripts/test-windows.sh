@@ -12,6 +12,9 @@ readonly build=build/windows
 export WINEPREFIX=$PWD/$build/wine WINEDEBUG=-all
 # Wine 10 has not the function by which libtorch's OpenMP asks for the processors of a NUMA node.
 export KMP_AFFINITY=disabled
+# On some processors Wine loses the upper halves of the AVX registers of a thread that .NET has suspended to collect
+# garbage: comparisons of equal arrays then find them different. For the code that .NET generates alone.
+export DOTNET_EnableAVX=0
 
 # configure PRESET [OPTION...]
 configure() {
