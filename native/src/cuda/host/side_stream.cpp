@@ -13,13 +13,13 @@ constexpr const char* kWhat = "a side stream";
 
 } // namespace
 
-Status SideStreams::create(const Device& device, CUstream of, Side& side) {
+Status SideStreams::create_missing(const Device& device, Side& side) {
     const Driver& driver = device.driver();
-    side = {of, std::this_thread::get_id(), nullptr, nullptr, nullptr, false};
-    LATTN_RETURN_IF_ERROR(
-        check_driver(driver, driver.EventCreate(&side.forked, CU_EVENT_DISABLE_TIMING), "cuEventCreate", kWhat));
-    LATTN_RETURN_IF_ERROR(
-        check_driver(driver, driver.EventCreate(&side.joined, CU_EVENT_DISABLE_TIMING), "cuEventCreate", kWhat));
+    for (CUevent* event : {&side.forked, &side.joined})
+        if (*event == nullptr)
+            LATTN_RETURN_IF_ERROR(
+                check_driver(driver, driver.EventCreate(event, CU_EVENT_DISABLE_TIMING), "cuEventCreate", kWhat));
+    if (side.stream != nullptr) return ok();
     // The default stream would wait for any other kind.
     return check_driver(driver, driver.StreamCreate(&side.stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate", kWhat);
 }
@@ -37,10 +37,10 @@ Status SideStreams::fork(const Device& device, CUstream stream, CUstream& side) 
         return other.of == stream && other.by == std::this_thread::get_id() && !other.in_use;
     });
     if (free == sides_.end()) {
-        Side created;
-        LATTN_RETURN_IF_ERROR(create(device, stream, created));
+        const Side created = {stream, std::this_thread::get_id(), nullptr, nullptr, nullptr, false};
         free = sides_.insert(sides_.end(), created);
     }
+    LATTN_RETURN_IF_ERROR(create_missing(device, *free));
     LATTN_RETURN_IF_ERROR(check_driver(driver, driver.EventRecord(free->forked, stream), "cuEventRecord", kWhat));
     LATTN_RETURN_IF_ERROR(
         check_driver(driver, driver.StreamWaitEvent(free->stream, free->forked, 0), "cuStreamWaitEvent", kWhat));

@@ -23,13 +23,14 @@ private:
     struct Side {
         CUstream of;
         std::thread::id by;
-        CUstream stream;
+        CUstream stream; // NULL until it could be created, as the events
         CUevent forked;
         CUevent joined;
         bool in_use;
     };
 
-    Status create(const Device& device, CUstream of, Side& side);
+    // A failure loses nothing: the next fork creates what is missing.
+    static Status create_missing(const Device& device, Side& side);
 
     std::mutex mutex_;
     std::vector<Side> sides_;
