@@ -157,6 +157,27 @@ if(LATTN_CUDA_FOUND)
                 ${PROJECT_BINARY_DIR}/cuda ${LATTN_CUDA_BIN})
         set_tests_properties(library.fatbins PROPERTIES COST 500)
     endif()
+    # Opens the libraries that it compares, so it links to none.
+    add_executable(lattn_compare ${PROJECT_SOURCE_DIR}/native/tools/lattn_compare.cpp
+        ${PROJECT_SOURCE_DIR}/native/tests/gpu/cuda_device.cpp ${PROJECT_SOURCE_DIR}/native/src/common/platform.cpp)
+    target_include_directories(lattn_compare PRIVATE ${PROJECT_SOURCE_DIR}/native/include
+        ${PROJECT_SOURCE_DIR}/native/src ${PROJECT_SOURCE_DIR}/native/tests)
+    target_include_directories(lattn_compare SYSTEM PRIVATE ${LATTN_CUDA_INCLUDE})
+    target_link_libraries(lattn_compare PRIVATE ${CMAKE_DL_LIBS})
+    lattn_compile_options(lattn_compare)
+    lattn_link_as_program(lattn_compare)
+    set_target_properties(lattn_compare PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${LATTN_OUTPUT_DIR}$<0:>")
+    if(CMAKE_CROSSCOMPILING) # built on demand, as lattn_gpu_tests
+        set_target_properties(lattn_compare PROPERTIES EXCLUDE_FROM_ALL ON)
+    elseif(with_emulator)
+        add_test(NAME emulated.compare
+            COMMAND lattn_compare one=$<TARGET_FILE:lightning_attn> other=$<TARGET_FILE:lightning_attn>
+                forward:1,1,65 varlen:3,1,100,random,states varlen:2,1,70,skewed,none
+                --calls 1 --samples 1 --pause 0)
+        set_tests_properties(emulated.compare PROPERTIES TIMEOUT 300
+            ENVIRONMENT "LD_LIBRARY_PATH=${emulated_driver}"
+            PASS_REGULAR_EXPRESSION "forward.*same bits.*random,states.*same bits.*skewed,none.*same bits")
+    endif()
     # What the library hands to the driver is what nvcc made, whichever way it was embedded.
     if(LATTN_FATBIN_DIR)
         set(fatbins ${LATTN_FATBIN_DIR})

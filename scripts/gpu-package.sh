@@ -28,13 +28,15 @@ done
 # The libraries of other systems, where they were built, are of no use there.
 find "$app/runtimes" -mindepth 1 -maxdepth 1 ! -name "$rid" -exec rm -rf {} +
 
-# Beside the library, where it looks for it.
-if [[ -x artifacts/native/$rid/lattn_gpu_tests ]]; then
-    cp "artifacts/native/$rid/lattn_gpu_tests" "$app/runtimes/$rid/native/"
-else
-    echo "warning: no native tests in the package: artifacts/native/$rid/lattn_gpu_tests was not built, which needs" \
-        "GoogleTest and nvcc" >&2
-fi
+# Beside the library, where the tests look for it.
+for program in lattn_gpu_tests lattn_compare; do
+    if [[ -x artifacts/native/$rid/$program ]]; then
+        cp "artifacts/native/$rid/$program" "$app/runtimes/$rid/native/"
+    else
+        echo "warning: no $program in the package: artifacts/native/$rid/$program was not built, which needs nvcc and," \
+            "for the tests, GoogleTest" >&2
+    fi
+done
 
 # For machines without libgomp1; run-on-gpu.sh uses it only there.
 libgomp=$(ldconfig -p | awk '$1 == "libgomp.so.1" { print $NF }' | sed -n '1p')

@@ -5,6 +5,8 @@
 #                                                           all tests with: test --all
 #   run-on-gpu.sh native [arguments of GoogleTest]          the native GPU tests; they need no PyTorch
 #   run-on-gpu.sh benchmark [arguments of the benchmark]
+#   run-on-gpu.sh compare NAME=LIBRARY... CASE...           times forward calls of the package's library and of other
+#                                                           builds in turn (native/tools/lattn_compare.cpp); no PyTorch
 #   run-on-gpu.sh sample --data PATH [arguments of CharLm]  trains a small language model on a file or folder
 #   run-on-gpu.sh serve [arguments of Serve]                many generation streams at a time; --verify compares each of
 #                                                           them with the same prompt served alone
@@ -62,7 +64,9 @@ find_torch_lib() {
 }
 
 app=$(find_app)
-readonly native=$app/runtimes/linux-x64/native/lattn_gpu_tests
+readonly libraries=$app/runtimes/linux-x64/native
+readonly native=$libraries/lattn_gpu_tests
+readonly compare=$libraries/lattn_compare
 # ldconfig lies in a folder that a user's PATH often leaves out.
 if ! PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -F 'libgomp.so.1 ' > /dev/null; then
     export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$app/fallback
@@ -153,6 +157,10 @@ case $what in
         use_torch
         exec "$app/$benchmark" "$@"
         ;;
+    compare)
+        [[ -x $compare ]] || die "the package has no lattn_compare; make it again where nvcc is installed"
+        exec "$compare" package="$libraries/liblightning_attn.so" "$@"
+        ;;
     sample)
         use_torch
         exec "$app/$sample" "$@"
@@ -168,5 +176,5 @@ case $what in
             "$app/$minimax" --checkpoint "$folder" --verify "$folder/reference.safetensors"
         done
         ;;
-    *) die "'$what' is none of test, native, benchmark, sample, serve, minimax, sanitize" ;;
+    *) die "'$what' is none of test, native, benchmark, compare, sample, serve, minimax, sanitize" ;;
 esac
