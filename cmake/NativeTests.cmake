@@ -42,6 +42,14 @@ function(lattn_link_as_program target)
     endif()
 endfunction()
 
+# lattn_place_beside_library(target): for machines with a GPU. A cross-compiled one is built on demand.
+function(lattn_place_beside_library target)
+    set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${LATTN_OUTPUT_DIR}$<0:>")
+    if(CMAKE_CROSSCOMPILING)
+        set_target_properties(${target} PROPERTIES EXCLUDE_FROM_ALL ON)
+    endif()
+endfunction()
+
 file(GLOB test_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/native/tests/*.cpp)
 if(GTest_FOUND AND test_sources)
     add_executable(lattn_tests ${test_sources})
@@ -108,12 +116,9 @@ if(GTest_FOUND AND LATTN_CUDA_FOUND)
     target_link_libraries(lattn_gpu_tests PRIVATE lightning_attn GTest::gtest_main ${CMAKE_DL_LIBS})
     lattn_compile_tests(lattn_gpu_tests)
     lattn_link_as_program(lattn_gpu_tests)
-    set_target_properties(lattn_gpu_tests PROPERTIES
-        RUNTIME_OUTPUT_DIRECTORY "${LATTN_OUTPUT_DIR}$<0:>"
-        BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN")
-    if(CMAKE_CROSSCOMPILING) # built on demand, to be taken to a machine with a GPU
-        set_target_properties(lattn_gpu_tests PROPERTIES EXCLUDE_FROM_ALL ON)
-    else()
+    lattn_place_beside_library(lattn_gpu_tests)
+    set_target_properties(lattn_gpu_tests PROPERTIES BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN")
+    if(NOT CMAKE_CROSSCOMPILING)
         lattn_discover_tests(lattn_gpu_tests)
     endif()
 
@@ -166,10 +171,8 @@ if(LATTN_CUDA_FOUND)
     target_link_libraries(lattn_compare PRIVATE ${CMAKE_DL_LIBS})
     lattn_compile_options(lattn_compare)
     lattn_link_as_program(lattn_compare)
-    set_target_properties(lattn_compare PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${LATTN_OUTPUT_DIR}$<0:>")
-    if(CMAKE_CROSSCOMPILING) # built on demand, as lattn_gpu_tests
-        set_target_properties(lattn_compare PROPERTIES EXCLUDE_FROM_ALL ON)
-    elseif(with_emulator)
+    lattn_place_beside_library(lattn_compare)
+    if(with_emulator)
         add_test(NAME emulated.compare
             COMMAND lattn_compare one=$<TARGET_FILE:lightning_attn> other=$<TARGET_FILE:lightning_attn>
                 forward:1,1,65 varlen:3,1,100,random,states varlen:2,1,70,skewed,none

@@ -11,21 +11,27 @@
 //   --calls 10     in a sample, one after the other; as many come before it, so that the GPU waits for no one
 //   --samples 21
 //   --pause 30     milliseconds before a sample, with the GPU idle; 0 measures under load, where power bounds clocks
+#include <cuda.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "common/platform.h"
 #include "gpu/device.h"
+#include "gpu/dynamic_library.h"
 #include "lightning_attn.h"
 
 namespace lattn::tools {
@@ -43,16 +49,11 @@ struct Options {
 class Library {
 public:
     Library(std::string name, const std::string& path) : name_(std::move(name)) {
-        void* const handle = open_library(path.c_str());
-        if (handle == nullptr) throw std::runtime_error(path + " cannot be loaded");
-        const auto bind = [&](const char* symbol, auto& function) {
-            function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(find_symbol(handle, symbol));
-            if (function == nullptr) throw std::runtime_error(path + " has no " + symbol);
-        };
-        bind("lattn_abi_version", abi_version_);
-        bind("lattn_forward", forward_);
-        bind("lattn_forward_workspace_size", workspace_size_);
-        bind("lattn_last_error", last_error_);
+        const test::DynamicLibrary library(path, path);
+        library.bind("lattn_abi_version", abi_version_);
+        library.bind("lattn_forward", forward_);
+        library.bind("lattn_forward_workspace_size", workspace_size_);
+        library.bind("lattn_last_error", last_error_);
         if (abi_version_() != LATTN_ABI_VERSION)
             throw std::runtime_error(path + " has ABI " + std::to_string(abi_version_()) + ", not " +
                                      std::to_string(LATTN_ABI_VERSION));
@@ -109,6 +110,42 @@ private:
     void* data_;
 };
 
+// Of what is queued on the device's stream.
+class Stopwatch {
+public:
+    Stopwatch() : stream_(static_cast<CUstream>(test::cuda_device().stream())) {
+        const test::DynamicLibrary driver(kCudaDriver, "the NVIDIA driver");
+        decltype(&cuEventCreate) create = nullptr;
+        driver.bind("cuEventCreate", create);
+        driver.bind("cuEventRecord", record_);
+        driver.bind("cuEventElapsedTime", elapsed_time_);
+        for (CUevent* event : {&started_, &ended_}) check(create(event, CU_EVENT_DEFAULT), "cuEventCreate");
+    }
+
+    // How long what `work` queues takes, from the end of what was queued before.
+    template <typename Work>
+    double milliseconds(Work work) const {
+        check(record_(started_, stream_), "cuEventRecord");
+        work();
+        check(record_(ended_, stream_), "cuEventRecord");
+        test::cuda_device().synchronize();
+        float elapsed = 0.0f;
+        check(elapsed_time_(&elapsed, started_, ended_), "cuEventElapsedTime");
+        return elapsed;
+    }
+
+private:
+    static void check(CUresult result, const char* call) {
+        if (result != CUDA_SUCCESS) throw std::runtime_error(std::string(call) + " failed: " + std::to_string(result));
+    }
+
+    CUstream stream_;
+    decltype(&cuEventRecord) record_ = nullptr;
+    decltype(&cuEventElapsedTime) elapsed_time_ = nullptr;
+    CUevent started_ = nullptr;
+    CUevent ended_ = nullptr;
+};
+
 std::vector<std::string> split(const std::string& text) {
     std::vector<std::string> parts(1);
     for (const char c : text) {
@@ -120,7 +157,9 @@ std::vector<std::string> split(const std::string& text) {
     return parts;
 }
 
+// From `least` to 2^31 - 1.
 int64_t number(const std::string& text, int64_t least) {
+    constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
     std::size_t end = 0;
     int64_t value = 0;
     try {
@@ -128,17 +167,23 @@ int64_t number(const std::string& text, int64_t least) {
     } catch (const std::exception&) {
         end = 0;
     }
-    if (end != text.size() || end == 0 || value < least)
-        throw std::runtime_error("'" + text + "' is not a number of at least " + std::to_string(least));
+    if (end != text.size() || end == 0 || value < least || value > kMost)
+        throw std::runtime_error("'" + text + "' is not a number from " + std::to_string(least) + " to " +
+                                 std::to_string(kMost));
     return value;
 }
 
-// bf16 in [-1, 1).
+// In [-1, 1).
+float random_value(std::minstd_rand& random) {
+    return static_cast<float>(random() % 65536) / 32768.0f - 1.0f;
+}
+
+// Of bf16.
 std::vector<uint16_t> random_elements(int64_t count, unsigned seed) {
     std::minstd_rand random(seed);
     std::vector<uint16_t> elements(static_cast<std::size_t>(count));
     for (uint16_t& element : elements) {
-        const float value = static_cast<float>(random() % 65536) / 32768.0f - 1.0f;
+        const float value = random_value(random);
         uint32_t bits = 0;
         std::memcpy(&bits, &value, sizeof(bits));
         element = static_cast<uint16_t>(bits >> 16);
@@ -192,7 +237,7 @@ public:
     // What one call writes.
     std::vector<char> results(const Library& library) {
         test::cuda_device().fill(params_.output.data, 0xff, output_->bytes());
-        if (pool_ != nullptr) set_pool();
+        if (pool_ != nullptr) pool_->upload(states_);
         call(library);
         std::vector<char> written = output_->download();
         if (pool_ != nullptr) {
@@ -253,7 +298,10 @@ private:
         if (states == "none") return;
         if (states != "states" && states != "fresh")
             throw std::runtime_error("'" + states + "' is none of states, fresh, none");
-        pool_ = &keep(static_cast<std::size_t>(sequences * heads * kDim * kDim) * sizeof(float));
+        std::minstd_rand random(9);
+        states_.resize(static_cast<std::size_t>(sequences * heads * kDim * kDim));
+        for (float& state : states_) state = random_value(random);
+        pool_ = &keep(states_.size() * sizeof(float));
         const std::vector<uint8_t> flags(static_cast<std::size_t>(sequences), states == "states" ? 1 : 0);
         Memory& has_initial = keep(flags.size());
         has_initial.upload(flags);
@@ -264,29 +312,23 @@ private:
         pool.state_dtype = LATTN_FLOAT32;
     }
 
-    void set_pool() {
-        std::minstd_rand random(9);
-        std::vector<float> states(pool_->bytes() / sizeof(float));
-        for (float& state : states) state = static_cast<float>(random() % 65536) / 32768.0f - 1.0f;
-        pool_->upload(states);
-    }
-
     std::vector<std::unique_ptr<Memory>> kept_;
     std::unique_ptr<Memory> workspace_;
     Memory* output_ = nullptr;
     Memory* pool_ = nullptr;
+    std::vector<float> states_; // of the pool before a call
     lattn_forward_params params_ = {};
 };
 
 // Of a call.
-double microseconds(const Options& options, const Case& c, const Library& library) {
+double microseconds(const Options& options, const Stopwatch& stopwatch, const Case& c, const Library& library) {
     const auto calls = [&] {
         for (int i = 0; i < options.calls; ++i) c.call(library);
     };
     test::cuda_device().synchronize();
     std::this_thread::sleep_for(std::chrono::milliseconds(options.pause_ms));
     calls();
-    return 1000.0 * test::cuda_device().milliseconds(calls) / options.calls;
+    return 1000.0 * stopwatch.milliseconds(calls) / options.calls;
 }
 
 double median(std::vector<double> values) {
@@ -301,9 +343,10 @@ void compare(const Options& options, const std::vector<Library>& libraries, cons
     std::vector<char> first;
     for (const Library& library : libraries) {
         std::vector<char> results = c.results(library);
-        if (first.empty()) first = results;
-        same.push_back(results == first);
+        same.push_back(first.empty() || results == first);
+        if (first.empty()) first = std::move(results);
     }
+    const Stopwatch stopwatch;
     std::vector<std::vector<double>> samples(libraries.size());
     std::vector<std::size_t> order(libraries.size());
     std::iota(order.begin(), order.end(), 0);
@@ -311,7 +354,7 @@ void compare(const Options& options, const std::vector<Library>& libraries, cons
     for (int i = 0; i < options.samples; ++i) {
         std::shuffle(order.begin(), order.end(), random);
         for (const std::size_t library : order)
-            samples[library].push_back(microseconds(options, c, libraries[library]));
+            samples[library].push_back(microseconds(options, stopwatch, c, libraries[library]));
     }
     std::printf("%-36s", text.c_str());
     for (std::size_t i = 0; i < libraries.size(); ++i)

@@ -6,30 +6,10 @@
 
 #include "common/platform.h"
 #include "gpu/device.h"
+#include "gpu/dynamic_library.h"
 
 namespace lattn::test {
 namespace {
-
-class Library {
-public:
-    Library() : handle_(open_library(kCudaDriver)) {
-        if (handle_ == nullptr) throw std::runtime_error("the NVIDIA driver cannot be opened");
-    }
-
-    template <typename Function>
-    void bind(const char* name, Function& function) const {
-        bind_if_present(name, function);
-        if (function == nullptr) throw std::runtime_error(std::string("the NVIDIA driver has no ") + name);
-    }
-
-    template <typename Function>
-    void bind_if_present(const char* name, Function& function) const {
-        function = reinterpret_cast<Function>(find_symbol(handle_, name));
-    }
-
-private:
-    void* handle_;
-};
 
 class CudaDevice : public Device {
 public:
@@ -47,9 +27,6 @@ public:
         library_.bind("cuMemcpyHtoDAsync_v2", copy_to_device_);
         library_.bind("cuMemcpyDtoHAsync_v2", copy_to_host_);
         library_.bind("cuMemsetD8Async", fill_);
-        library_.bind("cuEventCreate", event_create_);
-        library_.bind("cuEventRecord", event_record_);
-        library_.bind("cuEventElapsedTime", event_elapsed_time_);
         library_.bind_if_present("cuStreamBeginCapture_v2", begin_capture_);
         library_.bind_if_present("cuStreamEndCapture", end_capture_);
         library_.bind_if_present("cuGraphInstantiateWithFlags", instantiate_);
@@ -67,7 +44,6 @@ public:
         check(set_current_(context), "cuCtxSetCurrent");
         // Not ordered with the default stream: work that the library queues elsewhere would be seen unfinished.
         check(stream_create_(&stream_, CU_STREAM_NON_BLOCKING), "cuStreamCreate");
-        for (CUevent* event : {&started_, &ended_}) check(event_create_(event, CU_EVENT_DEFAULT), "cuEventCreate");
     }
 
     lattn_device_type type() const override { return LATTN_CUDA; }
@@ -91,16 +67,6 @@ public:
     }
     void* stream() const override { return stream_; }
     void synchronize() override { check(stream_synchronize_(stream_), "cuStreamSynchronize"); }
-
-    double milliseconds(const std::function<void()>& work) override {
-        check(event_record_(started_, stream_), "cuEventRecord");
-        work();
-        check(event_record_(ended_, stream_), "cuEventRecord");
-        synchronize();
-        float elapsed = 0.0f;
-        check(event_elapsed_time_(&elapsed, started_, ended_), "cuEventElapsedTime");
-        return elapsed;
-    }
 
     bool replay(const std::function<void()>& work, int times) override {
         if (begin_capture_ == nullptr || end_capture_ == nullptr || instantiate_ == nullptr ||
@@ -130,7 +96,7 @@ private:
         throw std::runtime_error(std::string(call) + " failed: " + (name != nullptr ? name : "unknown error"));
     }
 
-    Library library_;
+    const DynamicLibrary library_{kCudaDriver, "the NVIDIA driver"};
     decltype(&cuInit) init_ = nullptr;
     decltype(&cuGetErrorName) get_error_name_ = nullptr;
     decltype(&cuDeviceGet) device_get_ = nullptr;
@@ -144,9 +110,6 @@ private:
     decltype(&cuMemcpyHtoDAsync) copy_to_device_ = nullptr;
     decltype(&cuMemcpyDtoHAsync) copy_to_host_ = nullptr;
     decltype(&cuMemsetD8Async) fill_ = nullptr;
-    decltype(&cuEventCreate) event_create_ = nullptr;
-    decltype(&cuEventRecord) event_record_ = nullptr;
-    decltype(&cuEventElapsedTime) event_elapsed_time_ = nullptr;
     decltype(&cuStreamBeginCapture) begin_capture_ = nullptr;
     decltype(&cuStreamEndCapture) end_capture_ = nullptr;
     CUresult (*instantiate_)(CUgraphExec*, CUgraph, unsigned long long) = nullptr;
@@ -154,8 +117,6 @@ private:
     decltype(&cuGraphExecDestroy) destroy_executable_ = nullptr;
     decltype(&cuGraphDestroy) destroy_graph_ = nullptr;
     CUstream stream_ = nullptr;
-    CUevent started_ = nullptr;
-    CUevent ended_ = nullptr;
     int multiprocessors_ = 0;
 };
 

@@ -1,6 +1,5 @@
 #include "gpu/device.h"
 
-#include <chrono>
 #include <cstring>
 #include <new>
 
@@ -21,11 +20,6 @@ public:
     void fill(void* to, unsigned char byte, std::size_t bytes) override { std::memset(to, byte, bytes); }
     void* stream() const override { return nullptr; }
     void synchronize() override {}
-    double milliseconds(const std::function<void()>& work) override {
-        const auto start = std::chrono::steady_clock::now();
-        work();
-        return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-    }
     bool replay(const std::function<void()>&, int) override { return false; }
 
 private:

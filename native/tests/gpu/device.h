@@ -26,8 +26,6 @@ public:
     virtual void fill(void* to, unsigned char byte, std::size_t bytes) = 0;
     virtual void* stream() const = 0;
     virtual void synchronize() = 0;
-    // How long what `work` queues on stream() takes there, from the end of what was queued before.
-    virtual double milliseconds(const std::function<void()>& work) = 0;
     // Queues what `work` queues on stream(), `times` times, recorded once as a CUDA graph. False where the device or
     // its driver has no graphs; nothing is queued then. What `work` calls for the first time must have been called
     // before.
