@@ -10,6 +10,7 @@
 //
 //   --calls 10     in a sample, one after the other; as many come before it, so that the GPU waits for no one
 //   --samples 21
+//   --checks 1     comparisons of results; what depends on timing shows in many only
 //   --pause 30     milliseconds before a sample, with the GPU idle; 0 measures under load, where power bounds clocks
 #include <cuda.h>
 
@@ -43,6 +44,7 @@ constexpr int64_t kElementBytes = 2;
 struct Options {
     int calls = 10;
     int samples = 21;
+    int checks = 1;
     int pause_ms = 30;
 };
 
@@ -339,12 +341,11 @@ double median(std::vector<double> values) {
 void compare(const Options& options, const std::vector<Library>& libraries, const std::string& text) {
     Case c(text);
     c.use(libraries);
-    std::vector<bool> same;
-    std::vector<char> first;
-    for (const Library& library : libraries) {
-        std::vector<char> results = c.results(library);
-        same.push_back(first.empty() || results == first);
-        if (first.empty()) first = std::move(results);
+    const std::vector<char> first = c.results(libraries.front());
+    std::vector<int> others(libraries.size()); // results of other bits
+    for (int i = 0; i < options.checks; ++i) {
+        for (std::size_t library = 0; library < libraries.size(); ++library)
+            others[library] += c.results(libraries[library]) != first;
     }
     const Stopwatch stopwatch;
     std::vector<std::vector<double>> samples(libraries.size());
@@ -357,9 +358,11 @@ void compare(const Options& options, const std::vector<Library>& libraries, cons
             samples[library].push_back(microseconds(options, stopwatch, c, libraries[library]));
     }
     std::printf("%-36s", text.c_str());
-    for (std::size_t i = 0; i < libraries.size(); ++i)
-        std::printf("  %s %.1f us%s", libraries[i].name().c_str(), median(samples[i]), same[i] ? "" : " (other bits)");
-    std::printf("%s\n", std::count(same.begin(), same.end(), false) == 0 ? "  same bits" : "");
+    for (std::size_t i = 0; i < libraries.size(); ++i) {
+        std::printf("  %s %.1f us", libraries[i].name().c_str(), median(samples[i]));
+        if (others[i] > 0) std::printf(" (other bits in %d of %d)", others[i], options.checks);
+    }
+    std::printf("%s\n", std::count(others.begin(), others.end(), 0) == std::ssize(others) ? "  same bits" : "");
     std::fflush(stdout);
 }
 
@@ -378,6 +381,8 @@ void run(const std::vector<std::string>& arguments) {
             options.calls = value(1);
         else if (argument == "--samples")
             options.samples = value(1);
+        else if (argument == "--checks")
+            options.checks = value(1);
         else if (argument == "--pause")
             options.pause_ms = value(0);
         else if (equals != std::string::npos)
@@ -386,7 +391,9 @@ void run(const std::vector<std::string>& arguments) {
             cases.push_back(argument);
     }
     if (libraries.empty() || cases.empty())
-        throw std::runtime_error("usage: lattn_compare NAME=LIBRARY... CASE... [--calls N] [--samples N] [--pause MS]");
+        throw std::runtime_error(
+            "usage: lattn_compare NAME=LIBRARY... CASE... [--calls N] [--samples N] [--checks N] "
+            "[--pause MS]");
     for (const std::string& text : cases) compare(options, libraries, text);
 }
 
