@@ -132,7 +132,7 @@ if(GTest_FOUND AND LATTN_CUDA_FOUND)
         endfunction()
         set(general "*Sanitize.*cuda*:*DecodeStep.*cuda*:*DecodeTokens.*cuda*:*GatedNorm.*cuda*:*Activation.*cuda*")
         lattn_add_emulated_test(general "${general}:*SideStream.*cuda*-*WhileItIsRecorded*")
-        set(too_long "*TheSameCallTwice*:*SegmentsOfEveryHeadSize*:*SumsThatFillTheGpu*")
+        set(too_long "*TheSameCall*:*SegmentsOfEveryHeadSize*:*SumsThatFillTheGpu*")
         lattn_add_emulated_test(hopper.bfloat16 "*Hopper*cuda_bfloat16-${too_long}")
         lattn_add_emulated_test(hopper.float16
             "*Hopper*cuda_float16-${too_long}:*SameBits*:*AloneAndInABatch*:*ManySegments*")

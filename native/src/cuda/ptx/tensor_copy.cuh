@@ -68,8 +68,9 @@ __device__ __forceinline__ void wait_stores() {
     asm volatile("cp.async.bulk.wait_group 0;\n" ::: "memory");
 }
 
-// Orders this thread's ordinary writes to shared memory before what the copy engine and the matrix units read next,
-// once a barrier has been passed.
+// Orders this thread's ordinary accesses to shared memory before those of the copy engine and the matrix units, once a
+// barrier has been passed: its writes before they read, and its reads before a copy writes. An arrival at the barrier
+// alone does not wait for a load that is under way; one whose value has been used needs no fence.
 __device__ __forceinline__ void fence_async_shared() {
     asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
 }

@@ -57,6 +57,7 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
             ptx::mbarrier_wait(shared.full[stage], rings.stage.parity);
             for_each_copied_value(shared.stage[stage].b,
                                   [&](int i, const float& element) { before.set(part * kPartValues + i, element); });
+            ptx::fence_async_shared(); // or the next copy to the stage may come before what is read of this one
             leave_for_all(shared.empty[stage]);
             rings.stage.advance();
         }
