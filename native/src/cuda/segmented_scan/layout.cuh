@@ -383,7 +383,7 @@ struct ScanLayout {
     }
 
     // Address of 8 elements in tiles of 64 x 64: row, and column / 8.
-    __device__ static uint32_t at(uint32_t tiles, int row, int column8) {
+    __device__ static uint32_t at(uint32_t tiles, uint32_t row, uint32_t column8) {
         return tiles + column8 / 8 * kTileBytes + row * 128 + ((column8 ^ row) % 8) * 16;
     }
 

@@ -2,6 +2,7 @@
 // to the output. Each of kOutputGroups warpgroups takes every kOutputGroups'th chunk.
 #pragma once
 
+#include "ptx/elect.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/opaque.cuh"
 #include "ptx/stmatrix.cuh"
@@ -113,8 +114,9 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
     __device__ static unsigned this_thread() {
         return ptx::opaque(threadIdx.x);
     }
-    __device__ static int this_group(int group) {
-        return kPacked ? static_cast<int>(this_thread() / kGroupThreads) - 1 : group;
+    // From one lane, so that the compiler knows it to be the same in all of them.
+    __device__ static int this_warp() {
+        return __shfl_sync(0xffffffffu, static_cast<int>(this_thread() / 32), 0);
     }
     __device__ static int warp_row() {
         return static_cast<int>(this_thread() / 32 % 4 * 16);
@@ -158,17 +160,35 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         for (int i = 0; i < 32; ++i) tile[i] *= scale[i / 4 * 8 + lane % 4 * 2 + i % 2];
     }
 
-    // This warp's 16 rows of a chunk's output, as fp32.
-    __device__ static void store_floats(const Current& current, const ChunkTile& values, const Job& job, int chunk) {
-        const CallScan& call = current.call();
+    // Where this warp's 16 rows of a chunk's output go.
+    struct Destination {
+        int group; // of output warps, from 0
+        int row;   // of the chunk: the first of the 16
+        int rows;  // that the sequence has from there on; may be none, or more than 16
+        int column, token, head, batch;
+
+        __device__ Destination(const Current& current, int chunk) {
+            const int warp = this_warp();
+            const Job job = current.job();
+            group = warp / Layout::kWarpsPerGroup - 1;
+            row = warp % Layout::kWarpsPerGroup * Config::kOutputRows;
+            rows = Layout::tokens_of(current.sequence(), chunk) - row;
+            column = job.value_column();
+            token = Layout::first_token(current.call(), current.sequence(), chunk) + row;
+            head = job.head;
+            batch = job.batch;
+        }
+    };
+
+    // This warp's rows as fp32.
+    __device__ static void store_floats(const CallScan& call, const ChunkTile& values, const Destination& to) {
         const int lane = static_cast<int>(this_thread() % 32);
-        const int first_column = job.value_column() + lane % 4 * 2;
+        const int first_column = to.column + lane % 4 * 2;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int row = warp_row() + lane / 4 + half * 8;
-            if (row >= Layout::tokens_of(current.sequence(), chunk)) continue;
-            const int64_t token = Layout::first_token(call, current.sequence(), chunk) + row;
-            const int64_t at = (int64_t{job.batch} * call.heads + job.head) * call.tokens + token;
+            const int row = lane / 4 + half * 8;
+            if (row >= to.rows) continue;
+            const int64_t at = (int64_t{to.batch} * call.heads + to.head) * call.tokens + to.token + row;
             float* out = call.float_out + at * call.value_dim;
 #pragma unroll
             for (int i = 0; i < 32; ++i) {
@@ -178,39 +198,37 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         }
     }
 
-    // The first `rows` of this warp's 16 rows of a chunk's output, by its threads.
-    __device__ static void store_some_rows(const PackedScanParams& params, const Current& current,
-                                           const ChunkTile& values, const Job& job, int chunk, int rows) {
+    // Those that the sequence has, by threads.
+    __device__ static void store_some_rows(const PackedScanParams& params, const ChunkTile& values,
+                                           const Destination& to) {
         const int lane = static_cast<int>(this_thread() % 32);
-        const int first_column = job.value_column() + lane % 4 * 2;
+        const int first_column = to.column + lane % 4 * 2;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int row = lane / 4 + half * 8;
-            if (row >= rows) continue;
-            const int64_t token = Layout::first_token(current.call(), current.sequence(), chunk) + warp_row() + row;
-            char* out = params.out_data + job.head * params.out_stride_h + token * params.out_stride_n;
+            if (row >= to.rows) continue;
+            char* out = params.out_data + to.head * params.out_stride_h + int64_t{to.token + row} * params.out_stride_n;
 #pragma unroll
             for (int i = half * 2; i < 32; i += 4) {
                 const int column = first_column + i / 4 * 8;
-                if (column < current.call().value_dim)
+                if (column < params.call.value_dim)
                     reinterpret_cast<uint32_t*>(out)[column / 2] = Element::pack(values[i], values[i + 1]);
             }
         }
     }
 
-    // This warp's 16 rows of a chunk's output, through `tile` in shared memory.
-    __device__ static void store_output(const Params& params, const Current& current, const ChunkTile& values,
-                                        char* tile, const Job& job, int chunk) {
-        const bool stores = threadIdx.x % 32 == 0;
-        const int row = warp_row();
+    // This warp's rows, through a tile in shared memory.
+    __device__ static void store_output(const Params& params, const CallScan& call, const ChunkTile& values,
+                                        Shared& shared, int buffer, const Destination& to) {
+        const bool stores = ptx::elect_one();
         if constexpr (kPacked) {
-            const int rows = Layout::tokens_of(current.sequence(), chunk) - row;
-            if (rows < Config::kOutputRows) {
-                store_some_rows(params, current, values, job, chunk, rows);
+            if (to.rows < Config::kOutputRows) {
+                store_some_rows(params, values, to);
                 if (stores) ptx::commit_stores(); // the buffers' turns are counted in groups
                 return;
             }
         }
+        char* const tile = shared.exchange.out[to.group * kBuffers + buffer];
         const uint32_t base = ptx::shared_address(tile);
         // The buffer was read by an earlier chunk's store.
         if (stores) ptx::wait_stores_read<kBuffers - 1>();
@@ -221,28 +239,27 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
 #pragma unroll
             for (int pair = 0; pair < 4; ++pair)
                 rounded[pair] = Element::pack(values[step * 8 + pair * 2], values[step * 8 + pair * 2 + 1]);
-            ptx::stmatrix_x4(Layout::part_address(base, row, step * 2), rounded);
+            ptx::stmatrix_x4(Layout::part_address(base, to.row, step * 2), rounded);
         }
         ptx::fence_async_shared();
         __syncwarp();
         if (stores) {
-            ptx::store_box(params.out.map, tile + row * 128,
-                           {job.value_column(), Layout::first_token(current.call(), current.sequence(), chunk) + row,
-                            job.head, job.batch},
-                           Layout::keep_of_output(current.call()));
+            ptx::store_box(params.out.map, tile + to.row * 128, {to.column, to.token, to.head, to.batch},
+                           Layout::keep_of_output(call));
             ptx::commit_stores();
         }
     }
 
-    // A part of the state that a job ends with, out of the buffer of X^T that the state warps have filled with it.
-    __device__ static void store_final_state(const Params& params, const Current& current, Shared& shared, int part,
-                                             int buffer, uint32_t parity) {
+    // Has a part of the state that a job ends with copied to the pool, out of the buffer of X^T that the state warps
+    // have filled with it.
+    __device__ static void start_copy(const Params& params, const Current& current, Shared& shared, int part,
+                                      int buffer, uint32_t parity) {
         constexpr int kRows = Config::kStateBoxRows;
         auto& exchange = shared.exchange;
+        const Job job = current.job();
+        const int warp = this_warp() % Layout::kWarpsPerGroup;
         ptx::mbarrier_wait(exchange.state_full[buffer], parity);
-        if (threadIdx.x % 32 == 0) {
-            const Job job = current.job();
-            const int warp = static_cast<int>(this_thread() / 32 % 4);
+        if (ptx::elect_one()) {
 #pragma unroll
             for (int columns = 0; columns < 2; ++columns)
                 ptx::store_box(params.pool_map,
@@ -250,9 +267,14 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
                                {job.value_column() + columns * kStateBoxColumns,
                                 part * kRowDim / kStateParts + warp * kRows, job.head, current.sequence().copied_slot});
             ptx::commit_stores();
-            ptx::wait_stores_read<0>();
         }
-        Layout::arrive_at_state(exchange.state_empty[buffer]);
+        __syncwarp();
+    }
+
+    // Gives the buffer back once the copy has read it.
+    __device__ static void end_copy(Shared& shared, int buffer) {
+        if (ptx::elect_one()) ptx::wait_stores_read<0>();
+        Layout::arrive_at_state(shared.exchange.state_empty[buffer]);
     }
 
     struct Rings {
@@ -268,8 +290,9 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         }
     };
 
-    __device__ static void run_chunk(const Params& params, const Current& current, Shared& shared, const Rings& rings,
-                                     const Weights& weights, int chunk, ChunkTile& out) {
+    // Where the output goes, and the output.
+    __device__ static Destination run_chunk(const Params& params, const Current& current, Shared& shared,
+                                            const Rings& rings, const Weights& weights, int chunk, ChunkTile& out) {
         auto& exchange = shared.exchange;
         const bool never = Layout::never(params);
         Rows rows;
@@ -292,54 +315,77 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
 
         ptx::mbarrier_wait(exchange.state_full[rings.state.index], rings.state.parity);
         multiply_rows(rows, exchange.state[rings.state.index], out, never);
+        // What takes time is done while the products run.
+        float state_weight[2];
+        weights.of_state(current, Layout::tokens_of(current.sequence(), chunk), state_weight);
         ptx::wgmma_wait<0>();
         ptx::touch(out);
         ptx::hold(rows, never);
         if constexpr (Element::kScaled) scale_columns(out, exchange.state_scale[rings.state.index]);
         Layout::arrive_at_state(exchange.state_empty[rings.state.index]);
-        float state_weight[2];
-        weights.of_state(current, Layout::tokens_of(current.sequence(), chunk), state_weight);
         multiply_rows_by(out, state_weight);
         if constexpr (Element::kScaled) score_scale.divide(out);
         add_values(weighted, shared.stage[rings.stage.index].c, out);
+        const Destination destination(current, chunk);
         ptx::wgmma_wait<0>();
         ptx::touch(out);
         ptx::hold(weighted, never);
         Layout::arrive_warp(shared.empty[rings.stage.index]);
         if constexpr (Element::kScaled) score_scale.multiply(out);
+        return destination;
+    }
+
+    __device__ static ScanOut written(const SegmentedScanParams& params) {
+        return params.written;
+    }
+    __device__ static ScanOut written(const PackedScanParams& params) {
+        return params.call.written;
     }
 
     __device__ static void run(const Params& params, Shared& shared, int group) {
+        // Without what it does not write, the loop over chunks is shorter.
+        if (written(params) == kElementOut)
+            run_jobs<true>(params, shared, group);
+        else
+            run_jobs<false>(params, shared, group);
+    }
+
+    template <bool kElements>
+    __device__ static void run_jobs(const Params& params, Shared& shared, int group) {
         Rings rings;
         rings.advance(group);
-        int next = group; // of this group's chunks, counted from the job's first one
+        int next = group;    // of this group's chunks, counted from the job's first one
+        bool copies = false; // a part of the last job's state
         Layout::for_each_job(params, shared, [&](const Current& current) {
             const Weights weights(current.call(), current.rate());
-            if constexpr (Layout::kCopiesStates) rings.stage.advance(Layout::places_of_state(current));
+            if constexpr (Layout::kCopiesStates) {
+                if (copies) end_copy(shared, rings.state.index);
+                rings.stage.advance(Layout::places_of_state(current));
+            }
             const int chunks = current.job().end_chunk - current.job().first_chunk;
 #pragma unroll 1
             for (; next < chunks; next += Config::kOutputGroups) {
                 ChunkTile out;
-                run_chunk(params, current, shared, rings, weights, current.job().first_chunk + next, out);
-                const Job job = current.job();
-                const int chunk = job.first_chunk + next;
-                if (current.call().written == kFloatOut)
-                    store_floats(current, out, job, chunk);
-                else if (current.call().written == kElementOut)
-                    store_output(params, current, out,
-                                 shared.exchange.out[this_group(group) * kBuffers + rings.out.index], job, chunk);
+                const Destination destination =
+                    run_chunk(params, current, shared, rings, weights, current.job().first_chunk + next, out);
+                if constexpr (kElements)
+                    store_output(params, current.call(), out, shared, rings.out.index, destination);
+                else if (current.call().written == kFloatOut)
+                    store_floats(current.call(), out, destination);
                 rings.advance(Config::kOutputGroups);
                 rings.out.advance();
             }
             next -= chunks;
             if constexpr (Layout::kCopiesStates) {
-                if (Layout::copies_final_state(current)) {
-                    store_final_state(params, current, shared, next, rings.state.index, rings.state.parity);
-                    rings.state.advance(kStateParts);
+                copies = Layout::copies_final_state(current);
+                if (copies) {
+                    start_copy(params, current, shared, next, rings.state.index, rings.state.parity);
+                    rings.state.advance(kStateParts); // to the same buffer, which end_copy() gives back
+                    static_assert(Config::kStateBuffers == kStateParts);
                 }
             }
         });
-        if (threadIdx.x % 32 == 0) ptx::wait_stores();
+        if (ptx::elect_one()) ptx::wait_stores();
     }
 };
 

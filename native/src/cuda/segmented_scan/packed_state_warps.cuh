@@ -12,19 +12,15 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
     using Base = StateWarps<T, kRowDim, false, true>;
     using Layout = typename Base::Layout;
     using Layout::kStateValues;
-    using Layout::kTokenSteps;
     using typename Base::Before;
     using typename Base::Rings;
     using typename Base::State;
     using typename Base::Sums;
-    using typename Base::WeightedValues;
+    using typename Base::Values;
     using typename Base::Weights;
     using typename Layout::Current;
-    using typename Layout::Element;
-    using typename Layout::OperandA;
     using typename Layout::Params;
     using typename Layout::Shared;
-    using Values = OperandA[kTokenSteps];
     static constexpr int kPartValues = kStateValues / kStateParts;
 
     // Calls visit(i, element) for every value i of this thread of a part of a state, as tensor copies have it in shared
@@ -106,28 +102,6 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
         return before;
     }
 
-    __device__ static void load_values(const char* c, Values& values) {
-        const uint32_t base = ptx::shared_address(c);
-#pragma unroll
-        for (int step = 0; step < kTokenSteps; ++step)
-            ptx::ldmatrix_x4_transposed(values[step],
-                                        Layout::transposed_part_address(base, step * 16, Layout::warp_in_group() * 2));
-    }
-
-    // The values of a chunk that is next in the ring of stages, and their weights.
-    __device__ static void load_chunk(Shared& shared, const Current& current, bool is_short, const Rings& rings,
-                                      Values& values, Weights& weights) {
-        ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
-        load_values(shared.stage[rings.stage.index].c, values);
-        weights = Weights(current, is_short);
-    }
-
-    __device__ static void weigh(const Values& values, const Weights& weights, WeightedValues& weighted) {
-#pragma unroll
-        for (int step = 0; step < kTokenSteps; ++step)
-            Element::weigh(values[step], weights.step[step].pair, weighted.high[step], weighted.low[step]);
-    }
-
     // What a chunk needs of the sum that it belongs to.
     struct Decays {
         float tokens; // before the chunk
@@ -135,8 +109,17 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
         float own;    // g^m of the chunk's tokens
     };
 
+    // What every chunk looks at. It is the same in all threads, for which there are registers still.
+    struct JobOfChunks {
+        int end_chunk;
+        int short_chunk, short_tokens;
+        float rate;
+        float decay, short_decay;
+    };
+
     // Of a job, in registers.
     struct Work {
+        JobOfChunks job;
         State sum;
         Before before;
         Values values;   // of the next chunk
@@ -145,51 +128,43 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
         Decays decays;
     };
 
-    // Adds a chunk whose values are weighed, and weighs those of the next one of the job, if any.
     __device__ static void run_chunk(const Params& params, Shared& shared, const Current& current, int chunk,
                                      Work& work, Rings& rings) {
-        auto& exchange = shared.exchange;
-        auto& [sum, before, values, weights, is_short, decays] = work;
-        ptx::mbarrier_wait(exchange.state_empty[rings.state.index], rings.state.parity ^ 1);
-        Base::store_state(shared, rings.state.index, decays.before, before, sum);
-        ptx::fence_async_shared();
-        Layout::arrive_at_state(exchange.state_full[rings.state.index]);
-        rings.state.advance();
-        WeightedValues weighted;
-        weigh(values, weights, weighted);
-#pragma unroll
-        for (int i = 0; i < kStateValues; ++i) sum[i] *= decays.own;
-        const int stage = rings.stage.index;
-        if (is_short)
-            Base::add_chunk(shared.stage[stage].b, weighted, sum, (current.sequence().short_tokens + 15) / 16);
-        else
-            Base::add_chunk(shared.stage[stage].b, weighted, sum);
-
-        // What takes time is done while the products run.
-        rings.stage.advance();
-        decays.tokens += static_cast<float>(Layout::tokens_of(current.sequence(), chunk));
-        decays.before = expf(-current.rate() * decays.tokens);
-        is_short = current.is_short(chunk + 1);
-        decays.own = current.its_job().beginning.decay[is_short];
-        const bool has_next = chunk + 1 < current.end_chunk();
-        if (has_next) load_chunk(shared, current, is_short, rings, values, weights);
-        Base::end_adding(params, weighted, sum);
-        Layout::arrive_warp(shared.empty[stage]);
+        const JobOfChunks& job = work.job;
+        const int tokens = work.is_short ? job.short_tokens : Layout::kChunk;
+        Base::run_chunk(params, shared, work.before, work.sum, work.values, work.weights, (tokens + 15) / 16,
+                        work.decays.before, work.decays.own, rings, [&] {
+                            work.decays.tokens += static_cast<float>(tokens);
+                            work.decays.before = expf(-job.rate * work.decays.tokens);
+                            const bool was_short = work.is_short;
+                            work.is_short = chunk + 1 == job.short_chunk;
+                            work.decays.own = work.is_short ? job.short_decay : job.decay;
+                            if (chunk + 1 == job.end_chunk) return;
+                            Base::load_next_values(shared, rings, work.values);
+                            if (work.is_short != was_short) work.weights = Weights(current, work.is_short);
+                        });
     }
 
     __device__ static void run_job(const Params& params, Shared& shared, const Current& current, Rings& rings) {
         const auto& beginning = current.beginning;
         const bool starts_short = beginning.traits & Layout::kStartsShort;
         Work work;
+        work.job = {beginning.end_chunk,
+                    current.sequence().short_chunk,
+                    current.sequence().short_tokens,
+                    beginning.rate,
+                    beginning.decay[0],
+                    beginning.decay[1]};
         work.sum = {};
         work.before = state_before(shared, current, rings);
         work.is_short = starts_short;
-        work.decays.own = starts_short ? beginning.decay[1] : beginning.decay[0];
+        work.decays.own = starts_short ? work.job.short_decay : work.job.decay;
         int chunk = beginning.first_chunk;
         int end =
             min(beginning.end_chunk, Sums(current.sequence(), beginning.rate, beginning.restart).end_chunk(chunk));
         current.wait_for_weights();
-        load_chunk(shared, current, starts_short, rings, work.values, work.weights);
+        Base::load_next_values(shared, rings, work.values);
+        work.weights = Weights(current, starts_short);
 #pragma unroll 1
         while (true) {
             work.decays.tokens = 0.0f;
@@ -198,10 +173,10 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
             do {
                 run_chunk(params, shared, current, chunk, work, rings);
             } while (++chunk < end);
-            if (chunk == current.end_chunk()) break;
-            const Sums sums = Base::sums_of(current, current.rate());
+            if (chunk == work.job.end_chunk) break;
+            const Sums sums = Base::sums_of(current, work.job.rate);
             Base::end_sum(current, current.job(), sums.decay_at_end(chunk), work.before, work.sum);
-            end = min(current.end_chunk(), sums.end_chunk(chunk));
+            end = min(work.job.end_chunk, sums.end_chunk(chunk));
         }
         current.leave_weights();
         write_final_state(shared, current, work.decays.before, work.before, work.sum, rings);

@@ -33,8 +33,12 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
     using typename Layout::Shared;
     using ByColumn = ptx::Wgmma<T, ptx::BOrder::kNContiguous>;
     using Sums = SegmentSums<Config>;
-    // Whether the next chunk's values are weighed while the products of this one run: if there are registers for them.
-    static constexpr bool kWeighsAhead = Element::kPackedWeights;
+    using Values = OperandA[kTokenSteps];
+    // What is found of the next chunk while the products of this one run. Its values, if no more than the state before
+    // the sum is in registers besides: they are weighed once the products have read this chunk's. Or its weighed
+    // values, if there are registers for them.
+    static constexpr bool kLoadsAhead = kWithOutput && Element::kPackedWeights && Config::kBeforeInRegisters;
+    static constexpr bool kWeighsAhead = !kLoadsAhead && Element::kPackedWeights;
 
     // U^T in the accumulators of products of kPartCols columns.
     struct State {
@@ -302,17 +306,17 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         OperandA low[kTokenSteps];
     };
 
+    __device__ static void load_values(const char* c, int step, OperandA& values) {
+        ptx::ldmatrix_x4_transposed(
+            values, Layout::transposed_part_address(ptx::shared_address(c), step * 16, Layout::warp_in_group() * 2));
+    }
+
     __device__ static void weigh_values(const char* c, const Weights& weights, WeightedValues& weighted) {
-        const uint32_t base = ptx::shared_address(c);
-        const auto load = [&](int step, OperandA& values) {
-            ptx::ldmatrix_x4_transposed(values,
-                                        Layout::transposed_part_address(base, step * 16, Layout::warp_in_group() * 2));
-        };
         OperandA values[2]; // a load is under way while other values are weighed
-        load(0, values[0]);
+        load_values(c, 0, values[0]);
 #pragma unroll
         for (int step = 0; step < kTokenSteps; ++step) {
-            if (step + 1 < kTokenSteps) load(step + 1, values[(step + 1) % 2]);
+            if (step + 1 < kTokenSteps) load_values(c, step + 1, values[(step + 1) % 2]);
             Element::weigh(values[step % 2], weights.step[step].pair, weighted.high[step], weighted.low[step]);
         }
     }
@@ -351,6 +355,44 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         typename Layout::template Ring<kStages> stage;
         typename Layout::template Ring<Config::kStateBuffers> state;
     };
+
+    // The values of the chunk that is next in the ring of stages.
+    __device__ static void load_next_values(Shared& shared, const Rings& rings, Values& values) {
+        ptx::mbarrier_wait(shared.full[rings.stage.index], rings.stage.parity);
+#pragma unroll
+        for (int step = 0; step < kTokenSteps; ++step)
+            load_values(shared.stage[rings.stage.index].c, step, values[step]);
+    }
+
+    // Where values are loaded ahead: publishes the state before a chunk, and adds the chunk. While the products run,
+    // meanwhile() does what takes time; it replaces the values by the next ones. steps: of 16 tokens, that have any.
+    // decay_before, decay: g^n of the sum's tokens before the chunk, and g^m of its own.
+    template <typename Meanwhile>
+    __device__ static void run_chunk(const Params& params, Shared& shared, const Before& before, State& sum,
+                                     const Values& values, const Weights& weights, int steps, float decay_before,
+                                     float decay, Rings& rings, Meanwhile meanwhile) {
+        auto& exchange = shared.exchange;
+        ptx::mbarrier_wait(exchange.state_empty[rings.state.index], rings.state.parity ^ 1);
+        store_state(shared, rings.state.index, decay_before, before, sum);
+        WeightedValues weighted;
+#pragma unroll
+        for (int step = 0; step < kTokenSteps; ++step)
+            Element::weigh(values[step], weights.step[step].pair, weighted.high[step], weighted.low[step]);
+#pragma unroll
+        for (int i = 0; i < kStateValues; ++i) sum[i] *= decay;
+        const int stage = rings.stage.index;
+        if (steps < kTokenSteps)
+            add_chunk(shared.stage[stage].b, weighted, sum, steps);
+        else
+            add_chunk(shared.stage[stage].b, weighted, sum);
+        ptx::fence_async_shared();
+        Layout::arrive_at_state(exchange.state_full[rings.state.index]);
+        rings.state.advance();
+        rings.stage.advance();
+        meanwhile();
+        end_adding(params, weighted, sum);
+        Layout::arrive_warp(shared.empty[stage]);
+    }
 
     // Chunks of a job that are worked on alike, so that the loop over them holds nothing else: they end where a sum or
     // a block of states ends, and around a chunk of fewer tokens than the others. Jobs of a packed batch are short and
@@ -403,7 +445,37 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         return static_cast<int>(min(call.block_size / kChunk, int64_t{1} << 24));
     }
 
+    // With values loaded ahead, a call's job.
+    __device__ static void run_job_loading_ahead(const Params& params, Shared& shared, const Current& current,
+                                                 Rings& rings) {
+        const float rate = current.rate();
+        State sum = {};
+        Before before = state_before(current, current.job(), sums_of(current, rate));
+        Weights weights = first_weights(current, rate);
+        Values values;
+        load_next_values(shared, rings, values);
+        int chunk = current.job().first_chunk;
+#pragma unroll 1
+        while (chunk < current.end_chunk()) {
+            Run run = begin_run(current, chunk, rate, before, sum);
+            float decay_before = expf(-rate * run.tokens_before);
+#pragma unroll 1
+            for (; chunk < run.end_chunk; ++chunk) {
+                run_chunk(params, shared, before, sum, values, weights, kTokenSteps, decay_before, run.decay, rings,
+                          [&] {
+                              run.tokens_before += static_cast<float>(kChunk);
+                              decay_before = expf(-rate * run.tokens_before);
+                              if (chunk + 1 < current.end_chunk()) load_next_values(shared, rings, values);
+                          });
+            }
+            if (run.next_tokens < kChunk) weights = Weights(current.call(), rate, run.next_tokens);
+            add_block_grad(current, current.job(), chunk, sum);
+        }
+        end_job(current, rate, before, sum);
+    }
+
     __device__ static void run_job(const Params& params, Shared& shared, const Current& current, Rings& rings) {
+        if constexpr (kLoadsAhead && !kPacked) return run_job_loading_ahead(params, shared, current, rings);
         const float rate = current.rate();
         State sum = {};
         Before before = state_before(current, current.job(), sums_of(current, rate));
