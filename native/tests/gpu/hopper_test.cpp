@@ -299,7 +299,7 @@ TEST_P(HopperForward, TheSameCallTwice) {
 
 // What depends on timing shows here: tokens come from L2, and every role waits for another one at times.
 TEST_P(HopperForward, TheSameCallAgainAndAgain) {
-    constexpr int kCalls = 25;
+    constexpr int kCalls = 12;
     const Case c = hopper_case(sizes_of(1, 16, 16, 4 * kSegment, 128, 128));
     Problem problem(c);
     Mirror mirror(device(), problem);
