@@ -392,8 +392,7 @@ void run(const std::vector<std::string>& arguments) {
     }
     if (libraries.empty() || cases.empty())
         throw std::runtime_error(
-            "usage: lattn_compare NAME=LIBRARY... CASE... [--calls N] [--samples N] [--checks N] "
-            "[--pause MS]");
+            "usage: lattn_compare NAME=LIBRARY... CASE... [--calls N] [--samples N] [--checks N] [--pause MS]");
     for (const std::string& text : cases) compare(options, libraries, text);
 }
 

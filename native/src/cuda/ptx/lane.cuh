@@ -10,4 +10,9 @@ __device__ __forceinline__ int opaque_lane() {
     return static_cast<int>(opaque(threadIdx.x) % 32);
 }
 
+// The value of the first lane, by a whole warp: the compiler knows it to be the same in all lanes.
+__device__ __forceinline__ int of_first_lane(int value) {
+    return __shfl_sync(0xffffffffu, value, 0);
+}
+
 } // namespace lattn::cuda::ptx

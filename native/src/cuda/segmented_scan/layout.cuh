@@ -266,7 +266,7 @@ struct ScanLayout {
         const PackedScanParams& params;
         Jobs& jobs;
         const unsigned turn;
-        const JobBeginning beginning; // for use at once: later there are no registers for it, and its_job() has it
+        const JobBeginning beginning; // for use at once: later most roles lack registers for it, and its_job() has it
 
         // Its address is not kept in a register besides its turn.
         __device__ const PackedJob& its_job() const { return jobs.job[ptx::opaque(turn) % kJobs]; }

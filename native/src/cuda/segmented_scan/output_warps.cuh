@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ptx/elect.cuh"
+#include "ptx/lane.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/opaque.cuh"
 #include "ptx/stmatrix.cuh"
@@ -114,9 +115,8 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
     __device__ static unsigned this_thread() {
         return ptx::opaque(threadIdx.x);
     }
-    // From one lane, so that the compiler knows it to be the same in all of them.
     __device__ static int this_warp() {
-        return __shfl_sync(0xffffffffu, static_cast<int>(this_thread() / 32), 0);
+        return ptx::of_first_lane(static_cast<int>(this_thread() / 32));
     }
     __device__ static int warp_row() {
         return static_cast<int>(this_thread() / 32 % 4 * 16);

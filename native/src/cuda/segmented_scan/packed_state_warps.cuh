@@ -109,17 +109,9 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
         float own;    // g^m of the chunk's tokens
     };
 
-    // What every chunk looks at. It is the same in all threads, for which there are registers still.
-    struct JobOfChunks {
-        int end_chunk;
-        int short_chunk, short_tokens;
-        float rate;
-        float decay, short_decay;
-    };
-
-    // Of a job, in registers.
+    // Of a job, in registers. What every chunk looks at is the same in all threads; for that there are some still.
     struct Work {
-        JobOfChunks job;
+        int short_chunk, short_tokens;
         State sum;
         Before before;
         Values values;   // of the next chunk
@@ -130,15 +122,15 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
 
     __device__ static void run_chunk(const Params& params, Shared& shared, const Current& current, int chunk,
                                      Work& work, Rings& rings) {
-        const JobOfChunks& job = work.job;
-        const int tokens = work.is_short ? job.short_tokens : Layout::kChunk;
+        const auto& job = current.beginning;
+        const int tokens = work.is_short ? work.short_tokens : Layout::kChunk;
         Base::run_chunk(params, shared, work.before, work.sum, work.values, work.weights, (tokens + 15) / 16,
                         work.decays.before, work.decays.own, rings, [&] {
                             work.decays.tokens += static_cast<float>(tokens);
                             work.decays.before = expf(-job.rate * work.decays.tokens);
                             const bool was_short = work.is_short;
-                            work.is_short = chunk + 1 == job.short_chunk;
-                            work.decays.own = work.is_short ? job.short_decay : job.decay;
+                            work.is_short = chunk + 1 == work.short_chunk;
+                            work.decays.own = work.is_short ? job.decay[1] : job.decay[0];
                             if (chunk + 1 == job.end_chunk) return;
                             Base::load_next_values(shared, rings, work.values);
                             if (work.is_short != was_short) work.weights = Weights(current, work.is_short);
@@ -149,16 +141,12 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
         const auto& beginning = current.beginning;
         const bool starts_short = beginning.traits & Layout::kStartsShort;
         Work work;
-        work.job = {beginning.end_chunk,
-                    current.sequence().short_chunk,
-                    current.sequence().short_tokens,
-                    beginning.rate,
-                    beginning.decay[0],
-                    beginning.decay[1]};
+        work.short_chunk = current.sequence().short_chunk;
+        work.short_tokens = current.sequence().short_tokens;
         work.sum = {};
         work.before = state_before(shared, current, rings);
         work.is_short = starts_short;
-        work.decays.own = starts_short ? work.job.short_decay : work.job.decay;
+        work.decays.own = starts_short ? beginning.decay[1] : beginning.decay[0];
         int chunk = beginning.first_chunk;
         int end =
             min(beginning.end_chunk, Sums(current.sequence(), beginning.rate, beginning.restart).end_chunk(chunk));
@@ -173,10 +161,10 @@ struct PackedStateWarps : StateWarps<T, kRowDim, false, true> {
             do {
                 run_chunk(params, shared, current, chunk, work, rings);
             } while (++chunk < end);
-            if (chunk == work.job.end_chunk) break;
-            const Sums sums = Base::sums_of(current, work.job.rate);
+            if (chunk == beginning.end_chunk) break;
+            const Sums sums = Base::sums_of(current, beginning.rate);
             Base::end_sum(current, current.job(), sums.decay_at_end(chunk), work.before, work.sum);
-            end = min(work.job.end_chunk, sums.end_chunk(chunk));
+            end = min(beginning.end_chunk, sums.end_chunk(chunk));
         }
         current.leave_weights();
         write_final_state(shared, current, work.decays.before, work.before, work.sum, rings);

@@ -12,6 +12,7 @@
 
 #include "ptx/dependent_launch.cuh"
 #include "ptx/dynamic_shared.cuh"
+#include "ptx/lane.cuh"
 #include "ptx/register_count.cuh"
 #include "segmented_scan/combine_segments.cuh"
 #include "segmented_scan/job_warp.cuh"
@@ -105,8 +106,7 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSums, kPacked> {
         }
         __syncthreads();
 
-        // From one lane, so that the compiler knows it to be the same in all of them.
-        const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
+        const int warp = ptx::of_first_lane(static_cast<int>(threadIdx.x) / 32);
         const int group = warp / kWarpsPerGroup;
         if constexpr (kLooksAhead) {
             if (group > Config::kOutputGroups && warp % kWarpsPerGroup == 2)

@@ -445,9 +445,10 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         return static_cast<int>(min(call.block_size / kChunk, int64_t{1} << 24));
     }
 
-    // With values loaded ahead, a call's job.
+    // With values loaded ahead; PackedStateWarps has a packed batch's.
     __device__ static void run_job_loading_ahead(const Params& params, Shared& shared, const Current& current,
                                                  Rings& rings) {
+        static_assert(kLoadsAhead && !kPacked);
         const float rate = current.rate();
         State sum = {};
         Before before = state_before(current, current.job(), sums_of(current, rate));
@@ -475,7 +476,6 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
     }
 
     __device__ static void run_job(const Params& params, Shared& shared, const Current& current, Rings& rings) {
-        if constexpr (kLoadsAhead && !kPacked) return run_job_loading_ahead(params, shared, current, rings);
         const float rate = current.rate();
         State sum = {};
         Before before = state_before(current, current.job(), sums_of(current, rate));
@@ -593,7 +593,10 @@ struct StateWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
             if constexpr (kWithOutput && !kPacked) {
                 if (current.job().segment() > 0 && params.split && !params.overlaps) ptx::wait_for_prior_kernel();
             }
-            run_job(params, shared, current, rings);
+            if constexpr (kLoadsAhead)
+                run_job_loading_ahead(params, shared, current, rings);
+            else
+                run_job(params, shared, current, rings);
         });
     }
 };
