@@ -1,6 +1,7 @@
 #include "gpu_emulator/block.h"
 
-#include <optional>
+#include <deque>
+#include <utility>
 
 uint3 blockIdx;
 dim3 blockDim;
@@ -21,12 +22,13 @@ int registers_of(int threads) {
 
 } // namespace
 
-Block::Block(const Config& config, int index, const Stacks& stacks)
+Block::Block(const Config& config, int index, const Stacks& stacks, PriorKernel& prior)
     : random(config.seed * 0x9e37'79b9'7f4a'7c15u + static_cast<uint64_t>(index)),
       threads(config.threads, stacks, random, *this),
       shared(config.shared_base, config.shared_bytes, config.threads),
       copies(config.threads),
       timing_(config.timing),
+      prior_(prior),
       thread_copies_(static_cast<std::size_t>(config.threads)) {
     for (int warp = 0; warp * 32 < config.threads; ++warp) warps_.emplace_back(warp);
     for (int group = 0; group * Warpgroup::kThreads < config.threads; ++group)
@@ -73,6 +75,10 @@ void Block::sync_named(int id, int count) {
     threads.wait({Wait::For::kNamedBarrier, number, 0}, [&, use = barrier.uses] { return barrier.uses != use; });
 }
 
+void Block::wait_for_prior_kernel() {
+    threads.wait({Wait::For::kPriorKernel, 0, 0}, [&] { return prior_.is_complete(); });
+}
+
 // Something that is under way is done now and then.
 void Block::tick() {
     if (timing_ != Timing::kRandom || random() % 32 != 0) return;
@@ -91,7 +97,10 @@ bool Block::progress() {
         const std::size_t kind = (first + i) % kinds;
         if (kind < warpgroups_.size() ? warpgroups_[kind].progress_wanted() : copies.progress()) return true;
     }
-    return false;
+    if (prior_.is_complete()) return false;
+    prior_.complete();
+    threads.wake(Wait::For::kPriorKernel, 0);
+    return true;
 }
 
 void Block::thread_ended(int thread) {
@@ -115,6 +124,8 @@ std::string Block::describe(const Wait& wait) const {
         case Wait::For::kRegisters:
             return std::to_string(wait.detail) + " registers per thread (" + std::to_string(free_registers) +
                    " are free)";
+        case Wait::For::kPriorKernel:
+            return "the kernel before this one";
         case Wait::For::kNothing:
             break;
     }
@@ -141,16 +152,47 @@ void fail(const std::string& what) {
     throw Error(where + what);
 }
 
-void run(const Config& config, const std::function<void(char* shared)>& kernel) {
+// While the kernel before it runs, a block is none.
+void PriorKernel::complete() {
+    if (is_complete()) return;
+    const auto work = std::exchange(work_, nullptr);
+    struct Interrupted {
+        Block* const block = std::exchange(running, nullptr);
+        const uint3 thread_index = threadIdx, block_index = blockIdx;
+        const dim3 block_dim = blockDim, grid_dim = gridDim;
+
+        ~Interrupted() {
+            running = block;
+            threadIdx = thread_index;
+            blockIdx = block_index;
+            blockDim = block_dim;
+            gridDim = grid_dim;
+        }
+    } const interrupted;
+    work();
+}
+
+void run(const Config& config, const std::function<void(char* shared)>& kernel, const std::function<void()>& prior) {
     if (running != nullptr) throw Error("run() inside a kernel");
     if (config.threads < 32 || config.threads > kMaxThreads || config.threads % 32 != 0)
         throw Error(std::to_string(config.threads) + " threads, which is not a multiple of 32 up to 1024");
-    // Kept for the next launch: mapping them and their first use cost more than a small kernel.
-    static std::optional<Stacks> stacks;
-    if (!stacks || stacks->count() < config.threads) stacks.emplace(config.threads);
-    gridDim = dim3(static_cast<unsigned>(config.blocks));
-    blockDim = dim3(static_cast<unsigned>(config.threads));
-    for (int index = 0; index < config.blocks; ++index) Block(config, index, *stacks).run(kernel);
+    // Kept for the next launch: mapping them and their first use cost more than a small kernel. One for each of the
+    // kernels that interrupt one another.
+    static std::deque<Stacks> all_stacks;
+    static std::size_t depth = 0;
+    struct Deeper {
+        Deeper() { ++depth; }
+        ~Deeper() { --depth; }
+    } const deeper;
+    if (all_stacks.size() < depth) all_stacks.emplace_back(kMaxThreads);
+    const Stacks& stacks = all_stacks[depth - 1];
+    PriorKernel prior_kernel(prior);
+    for (int index = 0; index < config.blocks; ++index) {
+        gridDim = dim3(static_cast<unsigned>(config.blocks));
+        blockDim = dim3(static_cast<unsigned>(config.threads));
+        Block(config, index, stacks, prior_kernel).run(kernel);
+    }
+    prior_kernel.complete();
 }
 
 } // namespace lattn::emulator

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gpu_emulator/copy_engine.h"
@@ -18,9 +20,21 @@
 
 namespace lattn::emulator {
 
+// The kernel before the one that runs.
+class PriorKernel {
+public:
+    explicit PriorKernel(std::function<void()> work) : work_(std::move(work)) {}
+
+    bool is_complete() const { return !work_; }
+    void complete();
+
+private:
+    std::function<void()> work_;
+};
+
 class Block final : Scheduler::Surroundings {
 public:
-    Block(const Config& config, int index, const Stacks& stacks);
+    Block(const Config& config, int index, const Stacks& stacks, PriorKernel& prior);
     ~Block() override;
     Block(const Block&) = delete;
     Block& operator=(const Block&) = delete;
@@ -37,6 +51,8 @@ public:
     void maybe_yield();
 
     void sync_named(int id, int threads);
+
+    void wait_for_prior_kernel();
 
     Warp& warp() { return warps_[threads.current() / 32]; }
     Warpgroup& warpgroup() { return warpgroups_[threads.current() / Warpgroup::kThreads]; }
@@ -63,6 +79,7 @@ private:
     std::string describe(const Wait& wait) const override;
 
     const Timing timing_;
+    PriorKernel& prior_;
     std::vector<Warp> warps_;
     std::vector<ThreadCopies> thread_copies_;
     std::deque<Warpgroup> warpgroups_;

@@ -1,6 +1,6 @@
 // A functional emulator of what a kernel needs of the GPU: threads, shared memory, barriers, copies, matrix products of
-// warps and warpgroups. Kernels that keep to the functions of ptx/ run on it as they are. It checks results and protocol;
-// it says nothing about speed.
+// warps and warpgroups. Kernels that keep to the functions of ptx/ run on it as they are. It checks results and
+// protocol; it says nothing about speed.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +30,11 @@ struct Config {
 };
 
 // Runs a kernel block after block: kernel(shared memory) is called for every thread. Throws Error.
-void run(const Config& config, const std::function<void(char* shared)>& kernel);
+//
+// prior: what the kernel before this one on the stream still does, run() of it as a rule. It is done when all threads
+// that can run wait for it, or when this kernel has ended.
+void run(const Config& config, const std::function<void(char* shared)>& kernel,
+         const std::function<void()>& prior = {});
 
 // A tensor in memory and the boxes it is copied in; axes from the innermost.
 struct TensorLayout {

@@ -9,6 +9,7 @@
 
 #include "gpu_emulator/kernel_host.h"
 #include "ptx/convert.cuh"
+#include "ptx/dependent_launch.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/named_barrier.cuh"
@@ -55,6 +56,49 @@ TEST(Emulator, RunsEveryThreadOfEveryBlock) {
 TEST(Emulator, TheSeedDecidesTheOrder) {
     EXPECT_EQ(order(1), order(1));
     EXPECT_NE(order(1), order(2));
+}
+
+TEST(Emulator, TheKernelBeforeThisOneRunsWhenAllWaitForIt) {
+    for (uint64_t seed = 0; seed < 6; ++seed) {
+        bool has_run = false;
+        int threads = 0;
+        Config config = kTwoWarps;
+        config.seed = seed;
+        const auto prior = [&] {
+            run({.blocks = 2, .threads = 96}, [&](char*) {
+                __syncthreads();
+                has_run = true;
+            });
+        };
+        const auto kernel = [&](char*) {
+            const unsigned thread = threadIdx.x;
+            __syncthreads();
+            EXPECT_FALSE(has_run);
+            if (thread == 0) ptx::wait_for_prior_kernel();
+            __syncthreads();
+            EXPECT_TRUE(has_run);
+            EXPECT_EQ(thread, threadIdx.x);
+            EXPECT_EQ(64u, blockDim.x);
+            ++threads;
+        };
+        run(config, kernel, prior);
+        EXPECT_EQ(64, threads);
+    }
+}
+
+TEST(Emulator, TheKernelBeforeOneThatDoesNotWaitRunsAfterIt) {
+    bool has_run = false;
+    run(
+        kTwoWarps, [&](char*) { EXPECT_FALSE(has_run); }, [&] { has_run = true; });
+    EXPECT_TRUE(has_run);
+}
+
+TEST(Emulator, AFailureOfTheKernelBeforeThisOneIsReported) {
+    const auto fails = [] { throw Error("of the one before"); };
+    EXPECT_THROW(run(
+                     kTwoWarps, [](char*) { ptx::wait_for_prior_kernel(); }, fails),
+                 Error);
+    run(kTwoWarps, [](char*) { __syncthreads(); });
 }
 
 TEST(Emulator, SharedMemoryReadsAsNaNInEveryBlock) {

@@ -134,6 +134,11 @@ void take_registers(int count) {
     block().warpgroup().take_registers(count);
 }
 
+void wait_for_prior_kernel() {
+    block().maybe_yield();
+    block().wait_for_prior_kernel();
+}
+
 void barrier_sync(int id, int threads) {
     block().sync_named(id, threads);
 }

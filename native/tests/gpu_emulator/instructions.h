@@ -58,6 +58,8 @@ void wgmma_wait(int pending_groups);
 void give_registers(int count);
 void take_registers(int count);
 
+void wait_for_prior_kernel();
+
 void barrier_sync(int id, int threads);
 void sync_block();
 void sync_warp(uint32_t mask);

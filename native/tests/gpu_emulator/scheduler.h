@@ -18,7 +18,7 @@ namespace lattn::emulator {
 
 // What a thread waits for.
 struct Wait {
-    enum class For { kNothing, kMbarrier, kNamedBarrier, kWarp, kProducts, kRegisters };
+    enum class For { kNothing, kMbarrier, kNamedBarrier, kWarp, kProducts, kRegisters, kPriorKernel };
 
     For what = For::kNothing;
     uint32_t id = 0;     // of the barrier or group

@@ -1,4 +1,5 @@
-// A CUDA driver without a GPU: memory is the host's, kernels run on the emulator when they are launched. With its
+// A CUDA driver without a GPU: memory is the host's, kernels run on the emulator when something waits for them, the one
+// before one that may overlap with it within that one. With its
 // folder in LD_LIBRARY_PATH the library under test opens it as libcuda.so.1, and its whole CUDA path is run: views,
 // tensor maps, workspaces, grids, launches and the kernels' own sources.
 #include <cuda.h>
@@ -10,6 +11,7 @@
 #include <map>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include "gpu_emulator/emulator.h"
 
@@ -38,15 +40,20 @@ constexpr int kMultiprocessors = 4;
 
 thread_local int contexts = 0; // on this thread's stack of them
 
-using Kernel = std::function<void(const Config&, const void* params)>;
+// A kernel with its parameters, and what makes one of a launch's parameters.
+using Call = std::function<void(const Config&, const std::function<void()>& prior)>;
+using Kernel = std::function<Call(const void* params)>;
 
 template <typename Params>
 Kernel kernel(void (*function)(Params)) {
-    return [function](const Config& config, const void* params) {
+    return [function](const void* params) -> Call {
         // The driver copies parameters at the launch.
         std::remove_const_t<Params> copy;
         std::memcpy(static_cast<void*>(&copy), params, sizeof(copy));
-        run(config, [&](char*) { function(copy); });
+        return [function, copy](const Config& config, const std::function<void()>& prior) {
+            run(
+                config, [&](char*) { function(copy); }, prior);
+        };
     };
 }
 
@@ -104,19 +111,43 @@ const std::map<std::string, Kernel>& kernels() {
     return all;
 }
 
-CUresult launch(CUfunction function, unsigned blocks, unsigned threads, unsigned shared_bytes, void** arguments) {
+// The last kernel of a stream, if it has not run yet: it does once something needs it.
+struct Queued {
+    std::function<void()> work;
+    CUstream stream = nullptr;
+} queued;
+
+CUresult run_reporting(const std::function<void()>& work) {
+    try {
+        if (work) work();
+    } catch (const std::exception& failure) {
+        std::fprintf(stderr, "emulated launch: %s\n", failure.what());
+        return CUDA_ERROR_LAUNCH_FAILED;
+    }
+    return CUDA_SUCCESS;
+}
+
+CUresult finish_queued() {
+    return run_reporting(std::exchange(queued.work, nullptr));
+}
+
+// overlaps: the kernel may start while the one before it runs.
+CUresult launch(CUfunction function, unsigned blocks, unsigned threads, unsigned shared_bytes, CUstream stream,
+                void** arguments, bool overlaps) {
     static uint64_t launches = 0;
     Config config;
     config.blocks = static_cast<int>(blocks);
     config.threads = static_cast<int>(threads);
     config.shared_bytes = shared_bytes;
     config.seed = launches++;
-    try {
-        (*reinterpret_cast<const Kernel*>(function))(config, arguments[0]);
-    } catch (const std::exception& failure) {
-        std::fprintf(stderr, "emulated launch: %s\n", failure.what());
-        return CUDA_ERROR_LAUNCH_FAILED;
-    }
+    const Call call = (*reinterpret_cast<const Kernel*>(function))(arguments[0]);
+    std::function<void()> prior;
+    if (overlaps && stream == queued.stream) prior = std::exchange(queued.work, nullptr);
+    if (const CUresult result = finish_queued(); result != CUDA_SUCCESS) return result;
+    const auto work = [call, config, prior] { call(config, prior); };
+    // Which ones overlap depends on chance.
+    if (prior || config.seed % 3 == 0) return run_reporting(work);
+    queued = {work, stream};
     return CUDA_SUCCESS;
 }
 
@@ -177,29 +208,28 @@ CUresult cuCtxPopCurrent(CUcontext* context) {
     return CUDA_SUCCESS;
 }
 CUresult cuCtxSynchronize() {
-    return CUDA_SUCCESS;
+    return finish_queued();
 }
 CUresult cuStreamCreate(CUstream* stream, unsigned) {
     *stream = nullptr;
     return CUDA_SUCCESS;
 }
 CUresult cuStreamSynchronize(CUstream) {
-    return CUDA_SUCCESS;
+    return finish_queued();
 }
-// Work is done when it is queued.
 CUresult cuStreamIsCapturing(CUstream, CUstreamCaptureStatus* status) {
     *status = CU_STREAM_CAPTURE_STATUS_NONE;
     return CUDA_SUCCESS;
 }
 CUresult cuStreamWaitEvent(CUstream, CUevent, unsigned) {
-    return CUDA_SUCCESS;
+    return finish_queued();
 }
 CUresult cuEventCreate(CUevent* event, unsigned) {
     *event = nullptr;
     return CUDA_SUCCESS;
 }
 CUresult cuEventRecord(CUevent, CUstream) {
-    return CUDA_SUCCESS;
+    return finish_queued();
 }
 CUresult cuEventElapsedTime(float* milliseconds, CUevent, CUevent) {
     *milliseconds = 0.0f; // how long it emulates says nothing
@@ -213,20 +243,24 @@ CUresult cuMemAlloc(CUdeviceptr* memory, size_t bytes) {
     return *memory != 0 ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 CUresult cuMemFree(CUdeviceptr memory) {
+    const CUresult result = finish_queued();
     std::free(reinterpret_cast<void*>(memory));
-    return CUDA_SUCCESS;
+    return result;
 }
 CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t bytes, CUstream) {
+    const CUresult result = finish_queued();
     std::memcpy(reinterpret_cast<void*>(to), from, bytes);
-    return CUDA_SUCCESS;
+    return result;
 }
 CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t bytes, CUstream) {
+    const CUresult result = finish_queued();
     std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
-    return CUDA_SUCCESS;
+    return result;
 }
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char byte, size_t bytes, CUstream) {
+    const CUresult result = finish_queued();
     std::memset(reinterpret_cast<void*>(to), byte, bytes);
-    return CUDA_SUCCESS;
+    return result;
 }
 
 CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank, void* data,
@@ -274,18 +308,22 @@ CUresult cuFuncSetAttribute(CUfunction, CUfunction_attribute, int) {
     return CUDA_SUCCESS;
 }
 CUresult cuLaunchKernel(CUfunction function, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned,
-                        unsigned shared_bytes, CUstream, void** arguments, void**) {
-    return launch(function, blocks, threads, shared_bytes, arguments);
+                        unsigned shared_bytes, CUstream stream, void** arguments, void**) {
+    return launch(function, blocks, threads, shared_bytes, stream, arguments, false);
 }
 CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, void** arguments, void**) {
+    bool overlaps = false;
     // Where the blocks of a cluster run is all that a kernel of ours asks of it.
     for (unsigned i = 0; i < config->numAttrs; ++i) {
         const CUlaunchAttribute& attribute = config->attrs[i];
         if (attribute.id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION &&
             config->gridDimX % attribute.value.clusterDim.x != 0)
             return CUDA_ERROR_INVALID_VALUE;
+        if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION)
+            overlaps = attribute.value.programmaticStreamSerializationAllowed != 0;
     }
-    return launch(function, config->gridDimX, config->blockDimX, config->sharedMemBytes, arguments);
+    return launch(function, config->gridDimX, config->blockDimX, config->sharedMemBytes, config->hStream, arguments,
+                  overlaps);
 }
 
 } // extern "C"
