@@ -102,7 +102,7 @@ struct ScanLayout {
     // Whether states of a packed batch may be read and written by tensor copies: into places of the ring of stages, and
     // from the buffers of X^T. Each has room for one part.
     static constexpr bool kCopiesStates = kPacked && kWithOutput && Config::kBeforeInRegisters;
-    static constexpr int kStateColumnBytes = kRowDim / kStateParts * 128; // of 32 columns of a part of a state
+    static constexpr int kStateColumnBytes = Config::kStatePartRows * 128; // of 32 columns of a part of a state
     // An output group does not look at the stages that hold states. If two chunks and the states before them fit into
     // the ring, the X^T of its last chunk tells it that no phase it skips is still to come.
     static_assert(!kCopiesStates || kStages >= Config::kOutputGroups * (1 + kStateParts));

@@ -79,8 +79,6 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
     // The state that a job starts from, where tensor copies read it.
     __device__ static void load_state(const Params& params, const Current& current, const Job& job, Shared& shared,
                                       typename Layout::template Ring<Layout::kStages>& ring) {
-        constexpr int kRows = Layout::Config::kStateBoxRows;
-        constexpr int kBoxesPerColumns = kRowDim / kStateParts / kRows;
 #pragma unroll 1
         for (int part = 0; part < Layout::places_of_state(current); ++part, ring.advance()) {
             ptx::mbarrier_wait(shared.empty[ring.index], ring.parity ^ 1);
@@ -88,11 +86,10 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
                 char* to = shared.stage[ring.index].b;
                 ptx::mbarrier_arrive_expect_bytes(shared.full[ring.index], sizeof(Stage::b));
 #pragma unroll 1
-                for (int box = 0; box < 2 * kBoxesPerColumns; ++box)
-                    ptx::load_box(to + box * kRows * 128, params.pool_map, shared.full[ring.index],
-                                  {job.value_column() + box / kBoxesPerColumns * kStateBoxColumns,
-                                   (part * kBoxesPerColumns + box % kBoxesPerColumns) * kRows, job.head,
-                                   current.sequence().copied_slot});
+                for (int columns = 0; columns < 2; ++columns)
+                    ptx::load_box(to + columns * Layout::kStateColumnBytes, params.pool_map, shared.full[ring.index],
+                                  {job.value_column() + columns * kStateBoxColumns, part * Config::kStatePartRows,
+                                   job.head, current.sequence().copied_slot});
             }
             __syncwarp();
         }
@@ -168,9 +165,8 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         const auto chunks = static_cast<int>(PackedSequence::chunks_of(sequence));
         if (!ptx::elect_one()) return;
         if (params.copies_states && sequence.reads_state) {
-            constexpr int kRows = Config::kStateBoxRows;
 #pragma unroll 1
-            for (int row = 0; row < kRowDim; row += kRows) {
+            for (int row = 0; row < kRowDim; row += Config::kStatePartRows) {
 #pragma unroll
                 for (int box = 0; box < Config::kValueCols; box += kStateBoxColumns)
                     ptx::prefetch_box(params.pool_map, {column + box, row, head, static_cast<int>(sequence.entry)});

@@ -251,21 +251,18 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
     }
 
     // Has a part of the state that a job ends with copied to the pool, out of the buffer of X^T that the state warps
-    // have filled with it.
+    // have filled with it. One thread of the group does so, but each warp waits for the phase, not to skip it.
     __device__ static void start_copy(const Params& params, const Current& current, Shared& shared, int part,
                                       int buffer, uint32_t parity) {
-        constexpr int kRows = Config::kStateBoxRows;
         auto& exchange = shared.exchange;
         const Job job = current.job();
-        const int warp = this_warp() % Layout::kWarpsPerGroup;
         ptx::mbarrier_wait(exchange.state_full[buffer], parity);
-        if (ptx::elect_one()) {
+        if (is_first_warp() && ptx::elect_one()) {
 #pragma unroll
             for (int columns = 0; columns < 2; ++columns)
-                ptx::store_box(params.pool_map,
-                               exchange.state[buffer] + columns * Layout::kStateColumnBytes + warp * kRows * 128,
-                               {job.value_column() + columns * kStateBoxColumns,
-                                part * kRowDim / kStateParts + warp * kRows, job.head, current.sequence().copied_slot});
+                ptx::store_box(params.pool_map, exchange.state[buffer] + columns * Layout::kStateColumnBytes,
+                               {job.value_column() + columns * kStateBoxColumns, part * Config::kStatePartRows,
+                                job.head, current.sequence().copied_slot});
             ptx::commit_stores();
         }
         __syncwarp();
@@ -273,8 +270,12 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
 
     // Gives the buffer back once the copy has read it.
     __device__ static void end_copy(Shared& shared, int buffer) {
-        if (ptx::elect_one()) ptx::wait_stores_read<0>();
+        if (is_first_warp() && ptx::elect_one()) ptx::wait_stores_read<0>();
         Layout::arrive_at_state(shared.exchange.state_empty[buffer]);
+    }
+
+    __device__ static bool is_first_warp() {
+        return this_warp() % Layout::kWarpsPerGroup == 0;
     }
 
     struct Rings {

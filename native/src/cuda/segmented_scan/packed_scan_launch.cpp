@@ -113,7 +113,7 @@ private:
         copies_states_ =
             call_.pool != nullptr && plan_.outside_entries == 0 && can_box_states(call_.problem, *call_.pool);
         if (!copies_states_) return ok();
-        const auto rows = static_cast<uint32_t>(state_box_rows(plan_.row_parts * kSumRows));
+        const auto rows = static_cast<uint32_t>(state_part_rows(plan_.row_parts * kSumRows));
         return encode_boxed_states(device_.driver(), call_.problem, *call_.pool, rows, pool_map_);
     }
 

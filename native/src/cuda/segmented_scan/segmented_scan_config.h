@@ -37,11 +37,11 @@ constexpr int stages_of(std::size_t bytes, std::size_t stage_bytes) {
 constexpr int kGroupThreads = 128; // of a warpgroup
 
 // Tensor copies move a job's state of fp32 between a pool and shared memory in two parts, each half of its rows, in
-// boxes of 32 columns, 128 bytes, and the rows that one of four warps has.
+// boxes of 32 columns, 128 bytes, and all rows of a part. Smaller boxes cost more per byte.
 constexpr int kStateParts = 2;
 constexpr int kStateBoxColumns = 32;
-constexpr int state_box_rows(int64_t row_dim) {
-    return static_cast<int>(row_dim) / (kStateParts * 4);
+constexpr int state_part_rows(int64_t row_dim) {
+    return static_cast<int>(row_dim) / kStateParts;
 }
 
 // Rows of a state that a warpgroup of the pass over sums has.
@@ -91,7 +91,7 @@ struct SegmentedScanConfig {
     // A state of one CTA: kRowDim / 2 values of each of kGroupThreads threads, value i of all threads side by side.
     static constexpr int kStateFloats = kRowDim * kValueCols;
     static constexpr bool kBeforeInRegisters = kRowDim <= kBeforeInRegistersDim;
-    static constexpr int kStateBoxRows = state_box_rows(kRowDim);
+    static constexpr int kStatePartRows = state_part_rows(kRowDim);
 
     // An output group waits for every phase of the buffers that it uses, since those are its own.
     static_assert(kRowDim % 64 == 0 && kStages >= 2 && kStages % kOutputGroups == 0 &&
