@@ -209,6 +209,56 @@ TEST_P(Varlen, TheSameCallTwice) {
     EXPECT_EQ(first.grad_rate.storage(), second.grad_rate.storage());
 }
 
+// What a call reads of its sequences may be written by the kernel before it until that one ends: a call leaves states
+// where the next one has rates, flags or slots, and must find them as one does that has waited.
+TEST_P(Varlen, WhatTheCallBeforeWrites) {
+    constexpr float kBefore = 1.1215f; // no byte of it is zero, as a slot it is none
+    struct Outcome {
+        std::vector<unsigned char> output, pool;
+
+        bool operator==(const Outcome&) const = default;
+    };
+    PackedCase c = target_case();
+    c.lengths = {640, 3}; // of so few heads that the next call finds room at once
+    c.heads_qk = c.heads_v = 2;
+    c.d = 16;
+    c.e = 64;
+    c.rates = {0.001};
+    c.scale = 0.1;
+    c.slot_count = 2;
+    c.slots = {0, 1};
+    c.slot_dtype = LATTN_INT32;
+    const auto outcome = [&](auto set_inputs, bool from_zeros, bool waits) {
+        PackedCase of_first = c;
+        of_first.has_initial.assign(2, !from_zeros);
+        Packed first(of_first), second(c);
+        first.k.assign(std::vector<double>(first.k.count(), 0.0));
+        first.pool.assign(std::vector<double>(first.pool.count(), kBefore));
+        std::vector<std::span<unsigned char>> inputs = first.inputs(), results = first.results();
+        for (const auto& input : second.inputs()) inputs.push_back(input);
+        for (const auto& result : second.results()) results.push_back(result);
+        Mirror mirror(device(), inputs, results);
+        mirror.forward(first.forward_params());
+        if (waits) device().synchronize();
+        lattn_forward_params params = second.forward_params();
+        set_inputs(params, first.pool.data());
+        mirror.forward(params);
+        mirror.fetch();
+        return Outcome{second.output.storage(), second.pool.storage()};
+    };
+    const auto expect_same = [&](const char* what, bool from_zeros, auto set_inputs) {
+        const Outcome expected = outcome(set_inputs, from_zeros, true);
+        for (int i = 0; i < 3; ++i) EXPECT_TRUE(expected == outcome(set_inputs, from_zeros, false)) << what;
+    };
+    expect_same("rates", false, [](auto& params, void* states) { params.decay_rate = states; });
+    expect_same("flags", true,
+                [](auto& params, void* states) { params.pool.has_initial = static_cast<const uint8_t*>(states); });
+    expect_same("slots", true, [](auto& params, void* states) {
+        params.pool.slots = states;
+        params.problem.batch = 1;
+    });
+}
+
 // On one path each: a packed call and those of its sequences alone must not take different ones.
 std::vector<Target> varlen_targets() {
     std::vector<Target> all = operator_targets();

@@ -41,8 +41,8 @@ __device__ __forceinline__ Sequence sequence_of(const PackedBatch& packed, int64
     sequence.tokens = max(end - sequence.first, zero);
     if (packed.pool == nullptr) return sequence;
     sequence.entry = slot_of(packed, index);
-    if (sequence.entry < 0) return {0, 0, 0, 0, 0};
     const bool from_zeros = packed.has_initial != nullptr && __ldcg(packed.has_initial + index) == 0;
+    if (sequence.entry < 0) return {0, 0, 0, 0, 0};
     sequence.reads_state = !from_zeros && sequence.tokens > 0;
     sequence.writes_state = from_zeros || sequence.tokens > 0;
     return sequence;

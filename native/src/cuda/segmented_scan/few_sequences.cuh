@@ -9,17 +9,24 @@ namespace lattn::cuda {
 
 class FewSequences : PackedSequence {
 public:
-    __device__ explicit FewSequences(const PackedCall& p) {
+    // By the whole warp, as all that follows.
+    __device__ explicit FewSequences(const PackedCall& p) : own_(own_of(p)) {
         const int lane = ptx::opaque_lane();
-        if (lane < p.packed.sequences) own_ = sequence_at(p, lane);
-        const int own = static_cast<int>(own_.tokens);
         int longer = 0;
 #pragma unroll 4
         for (int other = 0; other < static_cast<int>(p.packed.sequences); ++other) {
-            const int tokens = __shfl_sync(kAllLanes, own, other);
-            longer += tokens > own || (tokens == own && other < lane);
+            const int tokens = __shfl_sync(kAllLanes, own_.tokens, other);
+            longer += tokens > own_.tokens || (tokens == own_.tokens && other < lane);
         }
-        rank_ = own > 0 ? longer : -1;
+        rank_ = own_.tokens > 0 ? longer : -1;
+    }
+
+    // Whether they are others by now.
+    __device__ bool have_changed(const PackedCall& p) const {
+        const Own now = own_of(p);
+        const bool other = now.first != own_.first || now.tokens != own_.tokens || now.entry != own_.entry ||
+                           now.states != own_.states;
+        return __ballot_sync(kAllLanes, other) != 0;
     }
 
     // Those with tokens.
@@ -27,19 +34,17 @@ public:
         return __popc(__ballot_sync(kAllLanes, rank_ >= 0));
     }
 
-    // Of that of a rank, from 0: the longest come first. By the whole warp.
+    // Of that of a rank, from 0: the longest come first.
     __device__ int index_of(int rank) const {
         return __ffs(static_cast<int>(__ballot_sync(kAllLanes, rank_ == rank))) - 1;
     }
 
-    // By the whole warp.
     __device__ Sequence at(int index) const {
-        return {__shfl_sync(kAllLanes, static_cast<int>(own_.first), index),
-                __shfl_sync(kAllLanes, static_cast<int>(own_.tokens), index), __shfl_sync(kAllLanes, own_.entry, index),
-                __shfl_sync(kAllLanes, own_.reads_state, index), __shfl_sync(kAllLanes, own_.writes_state, index)};
+        const int states = __shfl_sync(kAllLanes, own_.states, index);
+        return {__shfl_sync(kAllLanes, own_.first, index), __shfl_sync(kAllLanes, own_.tokens, index),
+                __shfl_sync(kAllLanes, own_.entry, index), states & kReads, states & kWrites};
     }
 
-    // By the whole warp.
     __device__ void set_scan(const PackedCall& p, int rank, SequenceScan& scan) const {
         const int index = index_of(rank);
         const Sequence sequence = at(index);
@@ -68,8 +73,24 @@ private:
 
     static constexpr unsigned kAllLanes = 0xffffffffu;
 
-    Sequence own_{}; // this lane's
-    int rank_;       // -1: it is empty, or there is none for this lane
+    // A lane's sequence; none is one without tokens. Slots of few sequences fit into 32 bits, as tokens always do.
+    struct Own {
+        int first, tokens, entry;
+        int states; // kReads, kWrites
+    };
+    static constexpr int kReads = 1;
+    static constexpr int kWrites = 2;
+
+    __device__ static Own own_of(const PackedCall& p) {
+        const int lane = ptx::opaque_lane();
+        if (lane >= p.packed.sequences) return {};
+        const Sequence sequence = sequence_at(p, lane);
+        return {static_cast<int>(sequence.first), static_cast<int>(sequence.tokens), static_cast<int>(sequence.entry),
+                (sequence.reads_state ? kReads : 0) + (sequence.writes_state ? kWrites : 0)};
+    }
+
+    Own own_;
+    int rank_; // -1: it is empty, or there is none for this lane
 };
 
 } // namespace lattn::cuda

@@ -2,6 +2,8 @@
 // job's beginning needs of memory.
 #pragma once
 
+#include <type_traits>
+
 #include "ptx/dependent_launch.cuh"
 #include "ptx/lane.cuh"
 #include "ptx/prefetch.cuh"
@@ -98,26 +100,85 @@ struct JobWarp : ScanLayout<T, kRowDim, kSums, true> {
                 Layout::token_weights(call, job.beginning.rate, tokens_of(job, i), step * 16 + pair * 8 + quarter * 2);
     }
 
-    // Hands out the jobs of `parts` parts. set_sequence(part, sequence): writes the part's sequence, by the whole warp,
-    // and returns which of the sequence's jobs the part is.
-    template <typename SetSequence>
-    __device__ static void hand_out(const PackedScanParams& params, Shared& shared, unsigned parts,
-                                    SetSequence set_sequence) {
+    // Where jobs come from: sequences that this warp finds out itself ...
+    struct FromOffsets {
+        FewSequences sequences;
+
+        __device__ explicit FromOffsets(const PackedScanParams& params) : sequences(params) {}
+
+        __device__ unsigned parts(const PackedScanParams&) const { return sequences.count(); }
+
+        // Writes the sequence of a part, by the whole warp, and returns which of its jobs the part is.
+        __device__ int set_sequence(const PackedScanParams& params, unsigned part, SequenceScan& sequence) const {
+            sequences.set_scan(params, static_cast<int>(part), sequence);
+            return 0;
+        }
+    };
+
+    // ... or has been told by a kernel before this one.
+    struct FromTable {
+        __device__ static unsigned parts(const PackedScanParams& params) { return *params.part_count; }
+
+        __device__ static int set_sequence(const PackedScanParams& params, unsigned part, SequenceScan& sequence) {
+            return copy_sequence(params, part, sequence);
+        }
+    };
+
+    __device__ static float rate_of(const PackedScanParams& params, unsigned head) {
+        return __ldcg(params.call.decay_rate + head); // past L1, see sequence.cuh
+    }
+
+    // Writes job `index`, once there is a place for it. False: nothing needs the job.
+    template <typename Source>
+    __device__ static bool make_job(const PackedScanParams& params, Shared& shared, const Source& source,
+                                    unsigned index, unsigned turn) {
+        ptx::mbarrier_wait(shared.packed.job_empty[turn % kJobs], turn / kJobs % 2 ^ 1);
+        PackedJob& job = shared.packed.job[turn % kJobs];
+        float rate = 0.0f; // loaded while the sequence is written
+        if constexpr (kWithOutput) rate = rate_of(params, index % params.jobs_per_part / params.call.value_slices);
+        const int part = source.set_sequence(params, index / params.jobs_per_part, job.sequence);
+        __syncwarp();
+        const bool needed = set_job(params.call, part, index % params.jobs_per_part, rate, job);
+        __syncwarp();
+        return needed;
+    }
+
+    // Whether sequences or rate are others than when the job was made.
+    __device__ static bool is_outdated(const PackedScanParams& params, const FromOffsets& source,
+                                       const PackedJob& job) {
+        const float rate = rate_of(params, job.beginning.head); // on its way while the sequences are looked at
+        return source.sequences.have_changed(params) || rate != job.beginning.rate;
+    }
+
+    // Few sequences are found, and the first job is made, while the kernel before this one drains. That one may still
+    // write what they are made of, so it is looked at again afterwards: all at once, where a job takes one load after
+    // the other and much arithmetic.
+    template <typename Source>
+    __device__ static void hand_out(const PackedScanParams& params, Shared& shared, Source source) {
+        constexpr bool kLooksAhead = std::is_same_v<Source, FromOffsets>;
+        unsigned parts = source.parts(params);
         unsigned turn = 0;
+        bool has_waited = !kLooksAhead;
 #pragma unroll 1
-        for (unsigned index = blockIdx.x; index / params.jobs_per_part < parts; index += gridDim.x) {
-            ptx::mbarrier_wait(shared.packed.job_empty[turn % kJobs], turn / kJobs % 2 ^ 1);
-            PackedJob& job = shared.packed.job[turn % kJobs];
-            float rate = 0.0f; // loaded while the sequence is written
-            if constexpr (kWithOutput)
-                rate = params.call.decay_rate[index % params.jobs_per_part / params.call.value_slices];
-            const int part = set_sequence(index / params.jobs_per_part, job.sequence);
+        for (unsigned index = blockIdx.x;;) {
+            const bool exists = index / params.jobs_per_part < parts;
+            const bool needed = exists && make_job(params, shared, source, index, turn);
             turn = ptx::opaque(turn);
-            __syncwarp();
-            const bool needed = set_job(params.call, part, index % params.jobs_per_part, rate, job);
-            __syncwarp();
+            if constexpr (kLooksAhead) {
+                if (!has_waited) {
+                    has_waited = true;
+                    ptx::wait_for_prior_kernel();
+                    if (!exists || is_outdated(params, source, shared.packed.job[turn % kJobs])) {
+                        source = Source(params);
+                        parts = source.parts(params);
+                        continue;
+                    }
+                }
+            }
+            if (!exists) break;
+            index += gridDim.x;
             if (!needed) continue;
-            prefetch_state(params, job);
+            prefetch_state(params, shared.packed.job[turn % kJobs]);
             turn = ptx::opaque(turn);
             Layout::arrive_warp(shared.packed.job_full[turn % kJobs]);
             ptx::mbarrier_wait(shared.packed.weights_empty[turn % kJobWeights], turn / kJobWeights % 2 ^ 1);
@@ -132,18 +193,17 @@ struct JobWarp : ScanLayout<T, kRowDim, kSums, true> {
         Layout::arrive_warp(shared.packed.job_full[turn % kJobs]);
     }
 
+    // Where there are output warps, the kernel has not waited for the one before it on behalf of this warp.
     __device__ static void run(const PackedScanParams& params, Shared& shared) {
-        if (kWithOutput && params.few) {
-            const FewSequences sequences(params);
-            hand_out(params, shared, sequences.count(), [&](int part, SequenceScan& sequence) {
-                sequences.set_scan(params, part, sequence);
-                return 0;
-            });
-            sequences.clear_others(params, blockIdx.x, gridDim.x);
-        } else {
-            hand_out(params, shared, *params.part_count,
-                     [&](int part, SequenceScan& sequence) { return copy_sequence(params, part, sequence); });
+        if constexpr (kWithOutput) {
+            if (params.few) {
+                hand_out(params, shared, FromOffsets(params));
+                FewSequences::clear_others(params, blockIdx.x, gridDim.x);
+                return;
+            }
+            ptx::wait_for_prior_kernel();
         }
+        hand_out(params, shared, FromTable());
     }
 };
 
