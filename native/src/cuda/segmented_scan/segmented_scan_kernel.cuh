@@ -109,11 +109,10 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSums, kPacked> {
         const int warp = ptx::of_first_lane(static_cast<int>(threadIdx.x) / 32);
         const int group = warp / kWarpsPerGroup;
         if constexpr (kLooksAhead) {
-            const bool loads = group > Config::kOutputGroups;
-            if (loads && warp % kWarpsPerGroup == 2) LoadWarps<T, kRowDim, kSums, kPacked>::prefetch_first_job(p);
+            const int load_warp = group > Config::kOutputGroups ? warp % kWarpsPerGroup : -1;
+            if (load_warp == 2) LoadWarps<T, kRowDim, kSums, kPacked>::prefetch_first_job(p);
             __syncwarp();
-            const bool hands_out_jobs = loads && warp % kWarpsPerGroup == 3;
-            if (!hands_out_jobs) start(p); // JobWarp has something to do before
+            if (load_warp != 3) start(p); // JobWarp has something to do before
         }
         if (group == 0) {
             if constexpr (kWithOutput)
