@@ -1,7 +1,7 @@
-// A CUDA driver without a GPU: memory is the host's, kernels run on the emulator when something waits for them, the one
-// before one that may overlap with it within that one. With its
-// folder in LD_LIBRARY_PATH the library under test opens it as libcuda.so.1, and its whole CUDA path is run: views,
-// tensor maps, workspaces, grids, launches and the kernels' own sources.
+// A CUDA driver without a GPU: memory is the host's, kernels run on the emulator, once something waits for them. A
+// kernel that may start early runs together with the one before it. With its folder in LD_LIBRARY_PATH the library
+// under test opens it as libcuda.so.1, and its whole CUDA path is run: views, tensor maps, workspaces, grids, launches
+// and the kernels' own sources.
 #include <cuda.h>
 
 #include <cstdio>
@@ -111,7 +111,7 @@ const std::map<std::string, Kernel>& kernels() {
     return all;
 }
 
-// The last kernel of a stream, if it has not run yet: it does once something needs it.
+// The last kernel that was launched, if it has not run yet.
 struct Queued {
     std::function<void()> work;
     CUstream stream = nullptr;
@@ -145,7 +145,7 @@ CUresult launch(CUfunction function, unsigned blocks, unsigned threads, unsigned
     if (overlaps && stream == queued.stream) prior = std::exchange(queued.work, nullptr);
     if (const CUresult result = finish_queued(); result != CUDA_SUCCESS) return result;
     const auto work = [call, config, prior] { call(config, prior); };
-    // Which ones overlap depends on chance.
+    // Which pairs overlap changes from launch to launch.
     if (prior || config.seed % 3 == 0) return run_reporting(work);
     queued = {work, stream};
     return CUDA_SUCCESS;
