@@ -39,7 +39,7 @@ add_dependencies(pack lightning_attn)
 
 if(LATTN_RID MATCHES "^linux-")
     add_custom_target(gpu-package
-        COMMAND ${PROJECT_SOURCE_DIR}/scripts/gpu-package.sh
+        COMMAND ${PROJECT_SOURCE_DIR}/scripts/gpu-package.sh --built
         WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
         USES_TERMINAL VERBATIM)
     add_dependencies(gpu-package lightning_attn)

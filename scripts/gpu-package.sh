@@ -2,7 +2,8 @@
 # Packs the tests and their data, the benchmark, the samples, the .NET runtime and the native library into
 # artifacts/gpu/lightning-attn-gpu.tar.gz: all that a Linux machine with a GPU and Python's PyTorch lacks.
 # scripts/run-on-gpu.sh runs it there.
-# The native library must be built (./build.sh gpu-package does both); its GPU tests are built where GoogleTest is.
+# The native library must have been built once (./build.sh gpu-package does both); what is out of date is built again,
+# unless --built says that nothing is. Its GPU tests are built where GoogleTest is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,6 +13,7 @@ readonly app=$out/lightning-attn-gpu
 readonly archive=$app.tar.gz
 readonly limit_mib=60
 
+[[ ${1:-} == --built || ! -e build/release/CMakeCache.txt ]] || cmake --build --preset release -j "$(nproc)"
 [[ -e artifacts/native/$rid/liblightning_attn.so ]] ||
     { echo "error: artifacts/native/$rid/liblightning_attn.so is missing; run ./build.sh gpu-package" >&2; exit 1; }
 
