@@ -152,7 +152,7 @@ void fail(const std::string& what) {
     throw Error(where + what);
 }
 
-// While the kernel before it runs, a block is none.
+// The block that waits for it is put aside meanwhile.
 void PriorKernel::complete() {
     if (is_complete()) return;
     const auto work = std::exchange(work_, nullptr);
@@ -187,11 +187,9 @@ void run(const Config& config, const std::function<void(char* shared)>& kernel, 
     if (all_stacks.size() < depth) all_stacks.emplace_back(kMaxThreads);
     const Stacks& stacks = all_stacks[depth - 1];
     PriorKernel prior_kernel(prior);
-    for (int index = 0; index < config.blocks; ++index) {
-        gridDim = dim3(static_cast<unsigned>(config.blocks));
-        blockDim = dim3(static_cast<unsigned>(config.threads));
-        Block(config, index, stacks, prior_kernel).run(kernel);
-    }
+    gridDim = dim3(static_cast<unsigned>(config.blocks));
+    blockDim = dim3(static_cast<unsigned>(config.threads));
+    for (int index = 0; index < config.blocks; ++index) Block(config, index, stacks, prior_kernel).run(kernel);
     prior_kernel.complete();
 }
 

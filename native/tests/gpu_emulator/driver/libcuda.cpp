@@ -111,11 +111,8 @@ const std::map<std::string, Kernel>& kernels() {
     return all;
 }
 
-// The last kernel that was launched, if it has not run yet.
-struct Queued {
-    std::function<void()> work;
-    CUstream stream = nullptr;
-} queued;
+// The last kernel that was launched, if it has not run yet. All streams are one here.
+std::function<void()> queued;
 
 CUresult run_reporting(const std::function<void()>& work) {
     try {
@@ -128,12 +125,12 @@ CUresult run_reporting(const std::function<void()>& work) {
 }
 
 CUresult finish_queued() {
-    return run_reporting(std::exchange(queued.work, nullptr));
+    return run_reporting(std::exchange(queued, nullptr));
 }
 
 // overlaps: the kernel may start while the one before it runs.
-CUresult launch(CUfunction function, unsigned blocks, unsigned threads, unsigned shared_bytes, CUstream stream,
-                void** arguments, bool overlaps) {
+CUresult launch(CUfunction function, unsigned blocks, unsigned threads, unsigned shared_bytes, void** arguments,
+                bool overlaps) {
     static uint64_t launches = 0;
     Config config;
     config.blocks = static_cast<int>(blocks);
@@ -142,12 +139,12 @@ CUresult launch(CUfunction function, unsigned blocks, unsigned threads, unsigned
     config.seed = launches++;
     const Call call = (*reinterpret_cast<const Kernel*>(function))(arguments[0]);
     std::function<void()> prior;
-    if (overlaps && stream == queued.stream) prior = std::exchange(queued.work, nullptr);
+    if (overlaps) prior = std::exchange(queued, nullptr);
     if (const CUresult result = finish_queued(); result != CUDA_SUCCESS) return result;
     const auto work = [call, config, prior] { call(config, prior); };
     // Which pairs overlap changes from launch to launch.
     if (prior || config.seed % 3 == 0) return run_reporting(work);
-    queued = {work, stream};
+    queued = work;
     return CUDA_SUCCESS;
 }
 
@@ -308,8 +305,8 @@ CUresult cuFuncSetAttribute(CUfunction, CUfunction_attribute, int) {
     return CUDA_SUCCESS;
 }
 CUresult cuLaunchKernel(CUfunction function, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned,
-                        unsigned shared_bytes, CUstream stream, void** arguments, void**) {
-    return launch(function, blocks, threads, shared_bytes, stream, arguments, false);
+                        unsigned shared_bytes, CUstream, void** arguments, void**) {
+    return launch(function, blocks, threads, shared_bytes, arguments, false);
 }
 CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, void** arguments, void**) {
     bool overlaps = false;
@@ -322,8 +319,7 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, voi
         if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION)
             overlaps = attribute.value.programmaticStreamSerializationAllowed != 0;
     }
-    return launch(function, config->gridDimX, config->blockDimX, config->sharedMemBytes, config->hStream, arguments,
-                  overlaps);
+    return launch(function, config->gridDimX, config->blockDimX, config->sharedMemBytes, arguments, overlaps);
 }
 
 } // extern "C"
