@@ -1,6 +1,10 @@
 #include "gpu_emulator/copy_engine.h"
 
+#include <sys/uio.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -15,6 +19,13 @@ constexpr uint32_t kSwizzledRowBytes = 128;
 
 uint32_t place(const TensorMap& map, uint32_t address) {
     return map.swizzled != 0 ? swizzle_128(address) : address;
+}
+
+bool is_readable(const char* address) {
+    char byte;
+    const iovec to{&byte, 1};
+    const iovec from{const_cast<char*>(address), 1};
+    return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1 || errno != EFAULT;
 }
 
 } // namespace
@@ -59,6 +70,13 @@ uint32_t CopyEngine::Box::bytes() const {
     return rows() * row_bytes();
 }
 
+bool CopyEngine::Box::is_outside() const {
+    for (int axis = 0; axis < 4; ++axis) {
+        if (at[axis] >= map.sizes[axis] || int64_t{at[axis]} + map.box[axis] <= 0) return true;
+    }
+    return false;
+}
+
 void CopyEngine::check(const TensorMap& map, const char* user) {
     if (map.mark != kMapMark) fail(std::string(user) + ": the tensor map was not made by make_tensor_map()");
     if (reinterpret_cast<uintptr_t>(&map) % 64 != 0) fail(std::string(user) + ": the tensor map is not aligned to 64");
@@ -94,6 +112,9 @@ void CopyEngine::load(uint32_t shared, const TensorMap& map, uint32_t barrier, c
     block().mbarriers.check_usable_by_copies(barrier);
     Load load{{map, shared, {at[0], at[1], at[2], at[3]}}, barrier};
     block().shared.at(shared, load.box.bytes(), map.swizzled != 0 ? 1024 : 128, "load_box");
+    // Found by trying on an H200, for loads alone: where all of the box is outside, the tensor's address is read.
+    if (load.box.is_outside() && !is_readable(map.data))
+        fail("load_box: the box is outside of its tensor, whose address cannot be read");
     for (uint32_t offset = 0; offset < load.box.bytes(); offset += 16)
         std::memset(block().shared.at_async(shared + offset, "load_box"), 0xff, 16);
     if (block().acts_early())

@@ -38,6 +38,7 @@ private:
         uint32_t bytes() const;
         uint32_t row_bytes() const;
         uint32_t rows() const;
+        bool is_outside() const; // all of it
     };
 
     struct Load {

@@ -174,6 +174,35 @@ TEST(TensorCopy, StoresOnlyInsideOfTheTensor) {
     }
 }
 
+// Axes x, i, n with the same stride for i and n: a box from (8 - m, n) on has the m rows before n.
+TEST(TensorCopy, BoxesEndWhereOverlappingAxesDo) {
+    constexpr int64_t kRows = 50;
+    constexpr int32_t kBoxRows = 8;
+    std::vector<uint16_t> in(kRows * 64);
+    for (std::size_t i = 0; i < in.size(); ++i) in[i] = static_cast<uint16_t>(1 + i);
+    const auto map = [](std::vector<uint16_t>& rows) {
+        return make_tensor_map({.data = rows.data() - ptrdiff_t{kBoxRows} * 64,
+                                .element_bytes = 2,
+                                .sizes = {64, kBoxRows, kRows + 1, 1},
+                                .strides_bytes = {2, 128, 128, 128},
+                                .box = {64, kBoxRows, 1, 1}});
+    };
+    for (const int end : {1, 7, 30, 50}) {
+        for (const int rows : {1, 3, 8}) {
+            if (rows > end) continue;
+            std::vector<uint16_t> out(in.size(), 7);
+            std::vector<uint16_t> expected = out;
+            const auto first = static_cast<ptrdiff_t>(end - rows) * 64;
+            std::copy_n(in.begin() + first, rows * 64, expected.begin() + first);
+            const ptx::Coordinates at{0, kBoxRows - rows, end, 0};
+            for_each_schedule(kConfig, 2, [&](const Config& config) {
+                launch<CopyKernel>(config, CopyParams{map(in), map(out), at, at, kBoxRows * 128});
+                EXPECT_EQ(expected, out);
+            });
+        }
+    }
+}
+
 // A producer thread and 32 consumers over a ring of two stages; sums of the boxes' first elements.
 struct PipelineParams {
     ptx::TensorMap in;
@@ -319,6 +348,26 @@ TEST(TensorCopyErrors, MisusedCopies) {
                              ptx::store_box(unmade, s.box, {0, 0, 0, 0});
                          }),
                          "was not made"));
+}
+
+TEST(TensorCopyErrors, ABoxOutsideReadsTheTensorsAddress) {
+    Tensor tensor;
+    ptx::TensorMap map = tensor.map({64, 64, 1, 1});
+    const auto load = [&](ptx::Coordinates at) {
+        return error_of(kConfig, [&](char* memory) {
+            if (threadIdx.x != 0) return;
+            Shared& shared = *reinterpret_cast<Shared*>(memory);
+            ptx::mbarrier_init(shared.full, 1);
+            ptx::fence_mbarrier_init();
+            ptx::mbarrier_arrive_expect_bytes(shared.full, 64 * 128);
+            ptx::load_box(shared.box, map, shared.full, at);
+            ptx::mbarrier_wait(shared.full, 0);
+        });
+    };
+    EXPECT_EQ("", load({128, 0, 0, 0}));
+    map = make_tensor_map({reinterpret_cast<void*>(4096), 2, {64, 64, 1, 1}, {2, 208, 208, 208}, {64, 64, 1, 1}});
+    EXPECT_TRUE(contains(load({64, 0, 0, 0}), "whose address cannot be read"));
+    EXPECT_TRUE(contains(load({0, -64, 0, 0}), "whose address cannot be read"));
 }
 
 // A warp writes a box, which the copy engine stores; then it writes into it again.

@@ -59,6 +59,7 @@ Status check_boxed(const lattn_problem& problem, const BoxedView& tensor) {
 Status encode_boxed(const Driver& driver, const lattn_problem& problem, const BoxedView& tensor, uint32_t tokens,
                     BoxedTensor& boxed) {
     const auto repeats = [](int64_t size, int64_t stride) { return size <= 1 || stride == 0; };
+    boxed.columns = static_cast<int32_t>(tensor.columns);
     boxed.heads_per_head = static_cast<int32_t>(problem.heads_v / tensor.heads);
     boxed.repeats_heads = repeats(tensor.heads, tensor.view.stride_h);
     boxed.repeats_batch = repeats(stored_batch(problem), tensor.view.stride_b);
@@ -68,14 +69,29 @@ Status encode_boxed(const Driver& driver, const lattn_problem& problem, const Bo
         return static_cast<cuuint64_t>(repeats(size, stride) ? row_bytes : stride * kElementBytes);
     };
     const auto size_of = [](int64_t size, bool repeated) { return static_cast<cuuint64_t>(repeated ? 1 : size); };
-    const cuuint64_t sizes[4] = {static_cast<cuuint64_t>(tensor.columns), static_cast<cuuint64_t>(problem.tokens),
-                                 size_of(tensor.heads, boxed.repeats_heads),
-                                 size_of(stored_batch(problem), boxed.repeats_batch)};
-    const cuuint64_t strides[3] = {stride_bytes(problem.tokens, tensor.view.stride_n),
-                                   stride_bytes(tensor.heads, tensor.view.stride_h),
-                                   stride_bytes(stored_batch(problem), tensor.view.stride_b)};
+    const auto columns = static_cast<cuuint64_t>(tensor.columns);
+    const auto all_tokens = static_cast<cuuint64_t>(problem.tokens);
+    const cuuint64_t heads = size_of(tensor.heads, boxed.repeats_heads);
+    const cuuint64_t token_bytes = stride_bytes(problem.tokens, tensor.view.stride_n);
+    const cuuint64_t head_bytes = stride_bytes(tensor.heads, tensor.view.stride_h);
+    constexpr auto kType = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    char* const data = static_cast<char*>(tensor.view.data);
+    if (is_packed(problem)) {
+        const cuuint64_t sizes[4] = {columns, tokens, all_tokens + 1, heads};
+        const cuuint64_t strides[3] = {token_bytes, token_bytes, head_bytes};
+        return encode_map(driver, tensor.name, kType, data - tokens * token_bytes, sizes, strides, kBoxColumns, tokens,
+                          boxed.map);
+    }
+    const cuuint64_t sizes[4] = {columns, all_tokens, heads, size_of(stored_batch(problem), boxed.repeats_batch)};
+    const cuuint64_t strides[3] = {token_bytes, head_bytes, stride_bytes(stored_batch(problem), tensor.view.stride_b)};
+    return encode_map(driver, tensor.name, kType, data, sizes, strides, kBoxColumns, tokens, boxed.map);
+}
+
+Status encode_zeros(const Driver& driver, const BoxedView& tensor, uint32_t tokens, ptx::TensorMap& map) {
+    const cuuint64_t sizes[4] = {kAlignment / kElementBytes, 1, 1, 1};
+    const cuuint64_t strides[3] = {kAlignment, kAlignment, kAlignment};
     return encode_map(driver, tensor.name, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, tensor.view.data, sizes, strides,
-                      kBoxColumns, tokens, boxed.map);
+                      kBoxColumns, tokens, map);
 }
 
 bool can_box_states(const lattn_problem& problem, const lattn_pool& pool) {

@@ -96,8 +96,9 @@ struct ScanLayout {
     static constexpr int kWarpsPerGroup = 4;
     // Warps that read a stage: a chunk has one output group.
     static constexpr int kReaders = (kWithOutput ? 2 : 1) * kWarpsPerGroup;
-    // Warps that walk the jobs of a packed batch: all but the one that hands them out.
-    static constexpr int kJobReaders = (kWithOutput ? Config::kScanThreads : SumConfig::kPackedThreads) / 32 - 1;
+    // Warps that walk the jobs of a packed batch.
+    static constexpr int kLoadWarps = kWithOutput ? 2 : 1;
+    static constexpr int kJobReaders = (kWithOutput ? 1 + Config::kOutputGroups : 1) * kWarpsPerGroup + kLoadWarps;
 
     // Whether states of a packed batch may be read and written by tensor copies: into places of the ring of stages, and
     // from the buffers of X^T. Each has room for one part.
@@ -173,8 +174,6 @@ struct ScanLayout {
         ptx::Mbarrier job_empty[kJobs];
         ptx::Mbarrier weights_full[kJobWeights];
         ptx::Mbarrier weights_empty[kJobWeights];
-        ptx::Mbarrier loaded[kStages]; // a job's closing chunk is there, and not yet cleared beyond its tokens
-        uint32_t parities;             // of their next phases, a bit each
     };
 
     struct NoJobs {};
@@ -317,13 +316,6 @@ struct ScanLayout {
         return sequences * ((p.segments + p.first_job_lacks + p.segments_per_job - 1) / p.segments_per_job);
     }
 
-    // The chunk of a job that takes the way by Jobs::loaded: the one that may hold another sequence's tokens, or the
-    // last.
-    __device__ static int closing_chunk(const SequenceScan& p, const Job& job) {
-        const bool has_short = job.first_chunk <= p.short_chunk && p.short_chunk < job.end_chunk;
-        return has_short ? p.short_chunk : job.end_chunk - 1;
-    }
-
     // A sequence that is cut starts from a copy in the workspace.
     __device__ static uint32_t traits_of(const PackedJob& job) {
         static_assert(kCopiesStates);
@@ -365,6 +357,16 @@ struct ScanLayout {
         return kPacked ? p.token_offset + token : token;
     }
 
+    // A box of kRows tokens from `first_token` on, of which `tokens` are the sequence's. In a packed batch the others
+    // are the next one's: the box holds zeros for them, and they are not stored (encode_boxed()).
+    template <int kRows>
+    __device__ static ptx::Coordinates box_at(int column, int first_token, int tokens, int head, int batch) {
+        if constexpr (kPacked)
+            return {column, kRows - tokens, first_token + tokens, head};
+        else
+            return {column, first_token, head, batch};
+    }
+
     // Weights in the state of two tokens of a chunk of so many. Beyond the chunk's tokens b and c are zero; any finite
     // weight will do.
     __device__ static typename Element::WeightPair token_weights(const CallScan& call, float rate, int tokens,
@@ -374,12 +376,16 @@ struct ScanLayout {
         return Element::weight_pair(expf(-rate * static_cast<float>(first)), expf(-rate * static_cast<float>(second)));
     }
 
-    // False, which the compiler cannot know: see ptx::hold.
-    __device__ static bool never(const SegmentedScanParams& params) {
-        return params.heads < 0;
+    __device__ static const CallScan& call_of(const SegmentedScanParams& params) {
+        return params;
     }
-    __device__ static bool never(const PackedScanParams& params) {
-        return params.call.heads < 0;
+    __device__ static const CallScan& call_of(const PackedScanParams& params) {
+        return params.call;
+    }
+
+    // False, which the compiler cannot know: see ptx::hold.
+    __device__ static bool never(const Params& params) {
+        return call_of(params).heads < 0;
     }
 
     // Address of 8 elements in tiles of 64 x 64: row, and column / 8.

@@ -22,32 +22,41 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
     using typename Layout::Shared;
     using typename Layout::Stage;
 
+    // Kernels of packed fp16 serve smaller D than theirs, so that tiles may lie beyond the tensor's columns.
+    static constexpr bool kMayLackColumns = kPacked && Layout::Element::kScaled;
+
     // Where a tensor's boxes of a job lie.
     struct Source {
-        const ptx::TensorMap& map;
+        const BoxedTensor& tensor;
         int first_column;
         int head;
         int batch;
 
-        __device__ Source(const BoxedTensor& tensor, int its_head, int its_batch, int column)
-            : map(tensor.map),
+        __device__ Source(const BoxedTensor& its_tensor, int its_head, int its_batch, int column)
+            : tensor(its_tensor),
               first_column(column),
               head(tensor.repeats_heads ? 0 : its_head / tensor.heads_per_head),
               batch(tensor.repeats_batch ? 0 : its_batch) {}
 
-        __device__ Source(const BoxedTensor& tensor, const Job& job, int column)
-            : Source(tensor, job.head, job.batch, column) {}
+        __device__ Source(const BoxedTensor& its_tensor, const Job& job, int column)
+            : Source(its_tensor, job.head, job.batch, column) {}
 
-        __device__ ptx::Coordinates box(int tile, int first_token) const {
-            return {first_column + tile * 64, first_token, head, batch};
+        __device__ ptx::Coordinates box(int tile, int first_token, int tokens) const {
+            return Layout::template box_at<kChunk>(first_column + tile * 64, first_token, tokens, head, batch);
+        }
+
+        __device__ const ptx::TensorMap& map(const Params& params, int tile) const {
+            if constexpr (kMayLackColumns)
+                if (first_column + tile * 64 >= tensor.columns) return params.zeros;
+            return tensor.map;
         }
 
         template <int kTiles>
-        __device__ void load(char (&tiles)[kTiles], int first_token, ptx::Mbarrier& full,
-                             ptx::Keep keep = ptx::Keep::kNormally) const {
+        __device__ void load(const Params& params, char (&tiles)[kTiles], int first_token, int tokens,
+                             ptx::Mbarrier& full, ptx::Keep keep = ptx::Keep::kNormally) const {
 #pragma unroll
             for (int tile = 0; tile < kTiles / kTileBytes; ++tile)
-                ptx::load_box(tiles + tile * kTileBytes, map, full, box(tile, first_token), keep);
+                ptx::load_box(tiles + tile * kTileBytes, map(params, tile), full, box(tile, first_token, tokens), keep);
         }
     };
 
@@ -69,13 +78,6 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         });
     }
 
-    __device__ static void load_stage(const Params& params, const Job& job, int first_token, Stage& stage,
-                                      ptx::Mbarrier& full) {
-        ptx::mbarrier_arrive_expect_bytes(full, sizeof(Stage));
-        Source(params.b, job, job.row_part * kSumRows).load(stage.b, first_token, full);
-        Source(params.c, job, job.value_column()).load(stage.c, first_token, full);
-    }
-
     // The state that a job starts from, where tensor copies read it.
     __device__ static void load_state(const Params& params, const Current& current, const Job& job, Shared& shared,
                                       typename Layout::template Ring<Layout::kStages>& ring) {
@@ -95,58 +97,22 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         }
     }
 
-    // Zeros beyond the first `tokens` rows of tiles.
-    template <int kBytes>
-    __device__ static void clear_rows(char (&tiles)[kBytes], int tokens) {
-        constexpr int kWords = kTileBytes / static_cast<int>(sizeof(uint4)); // of a tile
-        const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll 1
-        for (char* tile = tiles; tile < tiles + kBytes; tile += kTileBytes) {
-#pragma unroll 1
-            for (int word = tokens * (kWords / kChunk) + lane; word < kWords; word += 32)
-                reinterpret_cast<uint4*>(tile)[word] = uint4{};
-        }
-    }
-
-    // b and c. The last chunk of a sequence in a packed batch reaches into the next one, whose tokens are cleared
-    // before anyone sees them: a product with a weight of zero is a number only if its other factor is one.
+    // b and c.
     __device__ static void run(const Params& params, Shared& shared) {
         const auto begin = [&](const Current& current, const Job& job, auto& ring) {
             if constexpr (Layout::kCopiesStates) load_state(params, current, job, shared, ring);
         };
         const auto load = [&](const Current& current, const Job& job, int chunk, int place) {
-            ptx::Mbarrier* full = &shared.full[place];
-            bool closes = false;
-            if constexpr (kPacked) {
-                closes = chunk == Layout::closing_chunk(current.sequence(), job);
-                if (closes) full = &shared.packed.loaded[place];
-            }
-            if (ptx::elect_one())
-                load_stage(params, job, Layout::first_token(current.call(), current.sequence(), chunk),
-                           shared.stage[place], *full);
-            __syncwarp();
-            if constexpr (kPacked && !kWithOutput)
-                if (closes) close(current, chunk, place, shared);
+            if (!ptx::elect_one()) return;
+            const int first_token = Layout::first_token(current.call(), current.sequence(), chunk);
+            const int tokens = Layout::tokens_of(current.sequence(), chunk);
+            Stage& stage = shared.stage[place];
+            ptx::Mbarrier& full = shared.full[place];
+            ptx::mbarrier_arrive_expect_bytes(full, sizeof(Stage));
+            Source(params.b, job, job.row_part * kSumRows).load(params, stage.b, first_token, tokens, full);
+            Source(params.c, job, job.value_column()).load(params, stage.c, first_token, tokens, full);
         };
         for_each_chunk(params, shared, shared.empty, begin, load);
-    }
-
-    // The closing chunk of a job: once it is there, what is not of its sequence is cleared, and it is given out.
-    __device__ static void close(const Current& current, int chunk, int place, Shared& shared) {
-        const int tokens = Layout::tokens_of(current.sequence(), chunk);
-        ptx::mbarrier_wait(shared.packed.loaded[place], shared.packed.parities >> place & 1);
-        __syncwarp();
-        if (tokens < kChunk) {
-            clear_rows(shared.stage[place].b, tokens);
-            clear_rows(shared.stage[place].c, tokens);
-            ptx::fence_async_shared();
-            __syncwarp();
-        }
-        if (ptx::elect_one()) {
-            shared.packed.parities ^= 1u << place;
-            ptx::mbarrier_arrive(shared.full[place]);
-        }
-        __syncwarp();
     }
 
     // What this CTA's first job begins with, to L2, while the kernel before this one drains. That one may still write
@@ -174,38 +140,29 @@ struct LoadWarps : ScanLayout<T, kRowDim, kSums, kPacked> {
         }
 #pragma unroll 1
         for (int i = 0; i < min(chunks, Config::kPrefetchedChunks); ++i) {
-            const int token = static_cast<int>(sequence.first) + (call.backwards ? chunks - 1 - i : i) * kChunk;
-            ptx::prefetch_box(params.c.map, Source(params.c, head, 0, column).box(0, token));
+            const int first = (call.backwards ? chunks - 1 - i : i) * kChunk;
+            const int token = static_cast<int>(sequence.first) + first;
+            const int tokens = min(static_cast<int>(sequence.tokens) - first, kChunk);
+            ptx::prefetch_box(params.c.map, Source(params.c, head, 0, column).box(0, token, tokens));
             // The slices of a head have these in common.
 #pragma unroll 1
             for (int tile = slice; tile < Layout::kRowTiles; tile += call.value_slices) {
-                ptx::prefetch_box(params.b.map, Source(params.b, head, 0, 0).box(tile, token));
-                ptx::prefetch_box(params.a.map, Source(params.a, head, 0, 0).box(tile, token));
+                ptx::prefetch_box(params.b.map, Source(params.b, head, 0, 0).box(tile, token, tokens));
+                ptx::prefetch_box(params.a.map, Source(params.a, head, 0, 0).box(tile, token, tokens));
             }
         }
     }
 
-    // In a warp of its own, so that loads go on meanwhile.
-    __device__ static void run_closing(const Params& params, Shared& shared) {
-        int first_place = 0; // in the ring, of the job's first chunk
-        Layout::for_each_job(params, shared, [&](const Current& current) {
-            const Job job = current.job();
-            const int chunk = Layout::closing_chunk(current.sequence(), job);
-            first_place += Layout::places_of_state(current);
-            close(current, chunk, (first_place + chunk - job.first_chunk) % Layout::kStages, shared);
-            first_place = (first_place + job.end_chunk - job.first_chunk) % Layout::kStages;
-        });
-    }
-
-    // a: what it holds of another sequence's tokens meets nothing but their own output, which is not stored.
+    // a
     __device__ static void run_rows(const Params& params, Shared& shared) {
         auto& exchange = shared.exchange;
         const auto load = [&](const Current& current, const Job& job, int chunk, int place) {
             if (!ptx::elect_one()) return;
             ptx::mbarrier_arrive_expect_bytes(exchange.rows_full[place], sizeof(exchange.rows[0]));
             Source(params.a, job, 0)
-                .load(exchange.rows[place], Layout::first_token(current.call(), current.sequence(), chunk),
-                      exchange.rows_full[place], Layout::keep_of_output(current.call()));
+                .load(params, exchange.rows[place], Layout::first_token(current.call(), current.sequence(), chunk),
+                      Layout::tokens_of(current.sequence(), chunk), exchange.rows_full[place],
+                      Layout::keep_of_output(current.call()));
         };
         for_each_chunk(
             params, shared, exchange.rows_empty, [](const auto&...) {}, load);

@@ -198,32 +198,12 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         }
     }
 
-    // Those that the sequence has, by threads.
-    __device__ static void store_some_rows(const PackedScanParams& params, const ChunkTile& values,
-                                           const Destination& to) {
-        const int lane = static_cast<int>(this_thread() % 32);
-        const int first_column = to.column + lane % 4 * 2;
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int row = lane / 4 + half * 8;
-            if (row >= to.rows) continue;
-            char* out = params.out_data + to.head * params.out_stride_h + int64_t{to.token + row} * params.out_stride_n;
-#pragma unroll
-            for (int i = half * 2; i < 32; i += 4) {
-                const int column = first_column + i / 4 * 8;
-                if (column < params.call.value_dim)
-                    reinterpret_cast<uint32_t*>(out)[column / 2] = Element::pack(values[i], values[i + 1]);
-            }
-        }
-    }
-
     // This warp's rows, through a tile in shared memory.
     __device__ static void store_output(const Params& params, const CallScan& call, const ChunkTile& values,
                                         Shared& shared, int buffer, const Destination& to) {
         const bool stores = ptx::elect_one();
         if constexpr (kPacked) {
-            if (to.rows < Config::kOutputRows) {
-                store_some_rows(params, values, to);
+            if (to.rows <= 0) {
                 if (stores) ptx::commit_stores(); // the buffers' turns are counted in groups
                 return;
             }
@@ -244,8 +224,11 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         ptx::fence_async_shared();
         __syncwarp();
         if (stores) {
-            ptx::store_box(params.out.map, tile + to.row * 128, {to.column, to.token, to.head, to.batch},
-                           Layout::keep_of_output(call));
+            const int rows = min(to.rows, Config::kOutputRows);
+            ptx::store_box(
+                params.out.map, tile + to.row * 128,
+                Layout::template box_at<Config::kOutputRows>(to.column, to.token, rows, to.head, to.batch),
+                Layout::keep_of_output(call));
             ptx::commit_stores();
         }
     }
@@ -336,16 +319,9 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         return destination;
     }
 
-    __device__ static ScanOut written(const SegmentedScanParams& params) {
-        return params.written;
-    }
-    __device__ static ScanOut written(const PackedScanParams& params) {
-        return params.call.written;
-    }
-
     __device__ static void run(const Params& params, Shared& shared, int group) {
         // Without what it does not write, the loop over chunks is shorter.
-        if (written(params) == kElementOut)
+        if (Layout::call_of(params).written == kElementOut)
             run_jobs<true>(params, shared, group);
         else
             run_jobs<false>(params, shared, group);

@@ -87,6 +87,7 @@ public:
         scan_.workspace = workspace<float>(plan_.states);
         scan_.state_type = packed_.pool_type;
         scan_.b_and_c_recur = plan_.may_cut;
+        LATTN_RETURN_IF_ERROR(encode_zeros(device_.driver(), call_.b, SegmentedScanConfig<64>::kChunk, zeros_));
         LATTN_RETURN_IF_ERROR(box_states());
         if (!plan_.few) LATTN_RETURN_IF_ERROR(launch_table());
         const int64_t multiprocessors = device_.multiprocessors();
@@ -164,13 +165,8 @@ private:
         params.b = scan_.b;
         params.c = scan_.c;
         params.out = scan_.out;
+        params.zeros = zeros_;
         params.pool_map = pool_map_;
-        if (scan_.written == kElementOut) {
-            const auto element_bytes = static_cast<int64_t>(dtype_bytes(call_.problem.dtype));
-            params.out_data = static_cast<char*>(call_.out.view.data);
-            params.out_stride_h = call_.out.view.stride_h * element_bytes;
-            params.out_stride_n = call_.out.view.stride_n * element_bytes;
-        }
         params.sequences = workspace<const SequenceScan>(0);
         params.parts = workspace<const PackedPart>(plan_.parts[pass]);
         params.part_count = workspace<const int32_t>(plan_.counts) + pass;
@@ -195,6 +191,7 @@ private:
     PackedBatch packed_;
     SegmentedScanParams scan_{}; // of all tokens as one sequence
     bool copies_states_ = false;
+    ptx::TensorMap zeros_{};
     ptx::TensorMap pool_map_{};
 };
 

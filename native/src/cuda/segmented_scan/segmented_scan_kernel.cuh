@@ -5,9 +5,8 @@
 // columns. Roles of warpgroups:
 //   state    the first one: carries the state, up to two chunks ahead of the output
 //   output   kOutputGroups of them, chunk by chunk in turn; none in the pass over sums
-//   loads    the last one: one warp for b and c, one for a, and for packed batches one that clears what the last chunk
-//            of a sequence holds of the next and one that hands out jobs. In the pass over sums one warp for b and c,
-//            and for packed batches one that hands out jobs
+//   loads    the last one: one warp for b and c, one for a, and for packed batches one that hands out jobs. In the pass
+//            over sums one warp for b and c, and for packed batches one that hands out jobs
 #pragma once
 
 #include "ptx/dependent_launch.cuh"
@@ -48,23 +47,18 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSums, kPacked> {
             }
         }
         if constexpr (kPacked) {
-            for (ptx::Mbarrier& loaded : shared.packed.loaded) ptx::mbarrier_init(loaded, 1);
             for (ptx::Mbarrier& full : shared.packed.job_full) ptx::mbarrier_init(full, 1);
             for (ptx::Mbarrier& empty : shared.packed.job_empty) ptx::mbarrier_init(empty, Layout::kJobReaders);
             for (ptx::Mbarrier& full : shared.packed.weights_full) ptx::mbarrier_init(full, 1);
             for (ptx::Mbarrier& empty : shared.packed.weights_empty) ptx::mbarrier_init(empty, kWarpsPerGroup);
-            shared.packed.parities = 0;
         }
         ptx::fence_mbarrier_init();
     }
 
-    __device__ static bool writes_elements(const SegmentedScanParams& p) { return p.written == kElementOut; }
-    __device__ static bool writes_elements(const PackedScanParams& p) { return p.out_data != nullptr; }
-
     __device__ static void prefetch_maps(const Params& p) {
         if (kWithOutput) {
             ptx::prefetch_map(p.a.map);
-            if (writes_elements(p)) ptx::prefetch_map(p.out.map);
+            if (Layout::call_of(p).written == kElementOut) ptx::prefetch_map(p.out.map);
         }
         ptx::prefetch_map(p.b.map);
         ptx::prefetch_map(p.c.map);
@@ -109,10 +103,11 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSums, kPacked> {
         const int warp = ptx::of_first_lane(static_cast<int>(threadIdx.x) / 32);
         const int group = warp / kWarpsPerGroup;
         if constexpr (kLooksAhead) {
-            const int load_warp = group > Config::kOutputGroups ? warp % kWarpsPerGroup : -1;
-            if (load_warp == 2) LoadWarps<T, kRowDim, kSums, kPacked>::prefetch_first_job(p);
+            const bool loads = group > Config::kOutputGroups;
+            if (loads && warp % kWarpsPerGroup == 2) LoadWarps<T, kRowDim, kSums, kPacked>::prefetch_first_job(p);
             __syncwarp();
-            if (load_warp != 3) start(p); // JobWarp has something to do before
+            const bool hands_out_jobs = loads && warp % kWarpsPerGroup == 3;
+            if (!hands_out_jobs) start(p); // JobWarp has something to do before
         }
         if (group == 0) {
             if constexpr (kWithOutput)
@@ -142,7 +137,6 @@ struct SegmentedScan : ScanLayout<T, kRowDim, kSums, kPacked> {
                 else if constexpr (kPacked)
                     JobWarp<T, kRowDim, kSums>::run(p, shared);
             } else if (warp % kWarpsPerGroup == 2) {
-                if constexpr (kWithOutput && kPacked) Loads::run_closing(p, shared);
                 if constexpr (kWithOutput && !kPacked) let_following_scan_start(p);
             } else {
                 if constexpr (kWithOutput && kPacked) JobWarp<T, kRowDim, kSums>::run(p, shared);

@@ -25,10 +25,11 @@
 
 namespace lattn::cuda {
 
-// A tensor [B, H, N, X] of 16-bit elements as tensor copies see it: axes X, N, H, B, boxes of 64 x 64
-// elements (out: of 16 tokens).
+// A tensor [B, H, N, X] of 16-bit elements as tensor copies see it, see encode_boxed(); boxes of 64 x 64 elements
+// (out: of 16 tokens).
 struct BoxedTensor {
     ptx::TensorMap map;
+    int32_t columns;        // X
     int32_t heads_per_head; // scan heads that share one head of this tensor
     int32_t repeats_batch;  // every sequence reads the first one's: the batch axis has stride 0
     int32_t repeats_heads;
@@ -131,6 +132,7 @@ struct PackedPart {
 // What one of the passes walks.
 struct PackedScanParams : PackedCall {
     BoxedTensor a, b, c, out; // as above, B = 1
+    ptx::TensorMap zeros;     // of 64 x 64 elements, but for the box at 0: see encode_zeros()
     ptx::TensorMap pool_map;  // [slots, H, A, E] of fp32, if copies_states
     // 1: there are at most kFewSequences, none of which is cut. Each CTA finds out itself what they are, and clears
     // what belongs to none, so that this is the only kernel. 0: a kernel before this one has written what follows.
@@ -138,8 +140,6 @@ struct PackedScanParams : PackedCall {
     const SequenceScan* sequences;
     const PackedPart* parts;
     const int32_t* part_count;
-    char* out_data;                     // that of `out`, whose boxes would reach beyond a sequence's end
-    int64_t out_stride_h, out_stride_n; // bytes
     uint32_t jobs_per_part;
 };
 

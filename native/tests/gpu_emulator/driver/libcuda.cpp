@@ -3,6 +3,7 @@
 // under test opens it as libcuda.so.1, and its whole CUDA path is run: views, tensor maps, workspaces, grids, launches
 // and the kernels' own sources.
 #include <cuda.h>
+#include <sys/mman.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -148,6 +149,29 @@ CUresult launch(CUfunction function, unsigned blocks, unsigned threads, unsigned
     return CUDA_SUCCESS;
 }
 
+// Memory between pages that cannot be accessed: NULL if there is none.
+constexpr size_t kGuardBytes = size_t{1} << 20;
+std::map<char*, size_t> allocated; // sizes
+
+char* allocate(size_t bytes) {
+    constexpr size_t kPage = 4096;
+    bytes = (bytes + kPage - 1) / kPage * kPage;
+    void* guarded =
+        mmap(nullptr, bytes + 2 * kGuardBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (guarded == MAP_FAILED) return nullptr;
+    char* const memory = static_cast<char*>(guarded) + kGuardBytes;
+    mprotect(memory, bytes, PROT_READ | PROT_WRITE);
+    allocated[memory] = bytes;
+    return memory;
+}
+
+void free_allocated(char* memory) {
+    const auto found = allocated.find(memory);
+    if (found == allocated.end()) return;
+    munmap(memory - kGuardBytes, found->second + 2 * kGuardBytes);
+    allocated.erase(found);
+}
+
 } // namespace
 } // namespace lattn::emulator
 
@@ -234,14 +258,12 @@ CUresult cuEventElapsedTime(float* milliseconds, CUevent, CUevent) {
 }
 
 CUresult cuMemAlloc(CUdeviceptr* memory, size_t bytes) {
-    constexpr size_t kAlignment = 256;
-    *memory = reinterpret_cast<CUdeviceptr>(
-        std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment));
+    *memory = reinterpret_cast<CUdeviceptr>(allocate(bytes));
     return *memory != 0 ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 CUresult cuMemFree(CUdeviceptr memory) {
     const CUresult result = finish_queued();
-    std::free(reinterpret_cast<void*>(memory));
+    free_allocated(reinterpret_cast<char*>(memory));
     return result;
 }
 CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t bytes, CUstream) {
