@@ -52,6 +52,11 @@ Status check_boxed(const lattn_problem& problem, const BoxedView& tensor) {
         return error(LATTN_NOT_SUPPORTED, "the Hopper kernel takes at most %d tokens, not %lld", INT_MAX,
                      static_cast<long long>(problem.tokens));
     LATTN_RETURN_IF_ERROR(check_stride(tensor, "tokens", problem.tokens, tensor.view.stride_n, false));
+    // The address of a packed batch's map is a box before the tensor's.
+    const int64_t stride_n = problem.tokens > 1 ? tensor.view.stride_n * kElementBytes : 0;
+    if (is_packed(problem) && SegmentedScanConfig<64>::kChunk * stride_n > reinterpret_cast<intptr_t>(tensor.view.data))
+        return error(LATTN_NOT_SUPPORTED, "the Hopper kernel needs a smaller stride of %s along tokens than %lld",
+                     tensor.name, static_cast<long long>(tensor.view.stride_n));
     LATTN_RETURN_IF_ERROR(check_stride(tensor, "heads", tensor.heads, tensor.view.stride_h, true));
     return check_stride(tensor, "batch", stored_batch(problem), tensor.view.stride_b, true);
 }

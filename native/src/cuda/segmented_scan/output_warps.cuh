@@ -225,10 +225,9 @@ struct OutputWarps : ScanLayout<T, kRowDim, 0, kPacked> {
         __syncwarp();
         if (stores) {
             const int rows = min(to.rows, Config::kOutputRows);
-            ptx::store_box(
-                params.out.map, tile + to.row * 128,
-                Layout::template box_at<Config::kOutputRows>(to.column, to.token, rows, to.head, to.batch),
-                Layout::keep_of_output(call));
+            ptx::store_box(params.out.map, tile + to.row * 128,
+                           Layout::template box_at<Config::kOutputRows>(to.column, to.token, rows, to.head, to.batch),
+                           Layout::keep_of_output(call));
             ptx::commit_stores();
         }
     }
