@@ -78,7 +78,18 @@ TEST_P(Varlen, EveryLayout) {
     }
 }
 
-// Sequences so long, beside so few heads, that the Hopper kernels cut them into jobs.
+// A packed batch's tensor map begins a box before the tensor.
+TEST_P(Varlen, RefusesATensorAtTheBeginningOfMemory) {
+    if (GetParam().cuda_path != LATTN_CUDA_PATH_HOPPER) GTEST_SKIP() << "other kernels use no tensor maps";
+    Packed packed(target_case());
+    lattn_forward_params params = packed.forward_params();
+    params.k.data = reinterpret_cast<void*>(uintptr_t{256});
+    uint64_t bytes = 0;
+    EXPECT_EQ(LATTN_NOT_SUPPORTED, lattn_forward_workspace_size(&params, &bytes));
+    EXPECT_NE(std::string::npos, std::string(lattn_last_error()).find("stride of k along tokens"))
+        << lattn_last_error();
+}
+
 TEST_P(Varlen, StatesOutsideRegistersOfManyHeads) {
     if (GetParam().device == LATTN_CPU) GTEST_SKIP() << "registers are a GPU's";
     PackedCase c = target_case();
@@ -89,6 +100,7 @@ TEST_P(Varlen, StatesOutsideRegistersOfManyHeads) {
     check_packed_forward(c, on_device());
 }
 
+// Sequences so long, beside so few heads, that the Hopper kernels cut them into jobs.
 TEST_P(Varlen, LongSequences) {
     PackedCase c = target_case();
     c.lengths = {100, 9000, 0, 2049, 4500};
