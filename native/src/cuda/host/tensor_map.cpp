@@ -9,6 +9,7 @@ namespace lattn::cuda {
 namespace {
 
 constexpr int64_t kElementBytes = 2;
+constexpr auto kElementType = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16; // to copies all types of 16 bits are alike
 constexpr int64_t kStateBytes = 4;
 constexpr int64_t kAlignment = 16;
 constexpr int64_t kStrideLimit = int64_t{1} << 40; // bytes
@@ -79,24 +80,22 @@ Status encode_boxed(const Driver& driver, const lattn_problem& problem, const Bo
     const cuuint64_t heads = size_of(tensor.heads, boxed.repeats_heads);
     const cuuint64_t token_bytes = stride_bytes(problem.tokens, tensor.view.stride_n);
     const cuuint64_t head_bytes = stride_bytes(tensor.heads, tensor.view.stride_h);
-    constexpr auto kType = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
     char* const data = static_cast<char*>(tensor.view.data);
     if (is_packed(problem)) {
         const cuuint64_t sizes[4] = {columns, tokens, all_tokens + 1, heads};
         const cuuint64_t strides[3] = {token_bytes, token_bytes, head_bytes};
-        return encode_map(driver, tensor.name, kType, data - tokens * token_bytes, sizes, strides, kBoxColumns, tokens,
-                          boxed.map);
+        return encode_map(driver, tensor.name, kElementType, data - tokens * token_bytes, sizes, strides, kBoxColumns,
+                          tokens, boxed.map);
     }
     const cuuint64_t sizes[4] = {columns, all_tokens, heads, size_of(stored_batch(problem), boxed.repeats_batch)};
     const cuuint64_t strides[3] = {token_bytes, head_bytes, stride_bytes(stored_batch(problem), tensor.view.stride_b)};
-    return encode_map(driver, tensor.name, kType, data, sizes, strides, kBoxColumns, tokens, boxed.map);
+    return encode_map(driver, tensor.name, kElementType, data, sizes, strides, kBoxColumns, tokens, boxed.map);
 }
 
 Status encode_zeros(const Driver& driver, const BoxedView& tensor, uint32_t tokens, ptx::TensorMap& map) {
     const cuuint64_t sizes[4] = {kAlignment / kElementBytes, 1, 1, 1};
     const cuuint64_t strides[3] = {kAlignment, kAlignment, kAlignment};
-    return encode_map(driver, tensor.name, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, tensor.view.data, sizes, strides,
-                      kBoxColumns, tokens, map);
+    return encode_map(driver, tensor.name, kElementType, tensor.view.data, sizes, strides, kBoxColumns, tokens, map);
 }
 
 bool can_box_states(const lattn_problem& problem, const lattn_pool& pool) {

@@ -5,8 +5,9 @@
 // columns. Roles of warpgroups:
 //   state    the first one: carries the state, up to two chunks ahead of the output
 //   output   kOutputGroups of them, chunk by chunk in turn; none in the pass over sums
-//   loads    the last one: one warp for b and c, one for a, and for packed batches one that hands out jobs. In the pass
-//            over sums one warp for b and c, and for packed batches one that hands out jobs
+//   loads    the last one: one warp for b and c, one for a, and for packed batches one that fetches ahead what the
+//            first job begins with and one that hands out jobs. In the pass over sums one warp for b and c, and for
+//            packed batches one that hands out jobs
 #pragma once
 
 #include "ptx/dependent_launch.cuh"
